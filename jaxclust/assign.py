@@ -1,0 +1,149 @@
+"""k-means on the device, and the nearest centre of a point.
+
+    seeding      k-means++ (Arthur and Vassilvitskii, SODA 2007), greedy: the best of 2 + log K draws
+    iterations   Lloyd (1982), until the labels stop changing
+    empty        a cluster without members restarts at the point farthest from its centre
+
+Every pass over the points is a matrix product or a reduction over N, so rows of x may lie on several devices.
+"""
+
+from functools import partial
+from math import log
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclust.types import Array
+
+
+class KMeans(NamedTuple):
+    centres: Array  # f32[K, D]
+    labels: Array  # i32[N]
+    inertia: Array  # f32[], sum of squared distances to the nearest centre
+
+
+@partial(jax.jit, static_argnames=("k", "restarts", "iterations"))
+def kmeans(key: Array, x: Array, k: int, restarts: int = 10, iterations: int = 100) -> KMeans:
+    """Best of several k-means runs. Needs O(N (D + K)) memory: the runs follow one another.
+
+    With fewer distinct points than clusters, some clusters stay empty and share a point as their centre.
+
+    Args:
+      key: PRNG key; the same key gives the same clusters.
+      x: points, f32[N, D], finite; its rows may be sharded over a mesh of Auto axes.
+      k: number of clusters (static).
+      restarts: number of runs, the one of least inertia wins (static).
+      iterations: most Lloyd iterations in a run (static).
+
+    Returns:
+      The centres, and for each point the nearest of them.
+
+    Raises:
+      ValueError: k is below 1 or above N.
+    """
+    n, _ = x.shape
+    if k < 1:
+        raise ValueError(f"clusters is {k}; it must be at least 1")
+    if k > n:
+        raise ValueError(f"clusters is {k} but there are only {n} images; lower clusters or add images")
+    x = jnp.asarray(x, jnp.float32)
+    mean = x.mean(0)
+    x = x - mean  # |x|^2 - 2xc + |c|^2 loses its digits to a common offset
+    runs = jax.lax.map(lambda key: lloyd(x, seeds(key, x, k), iterations), jax.random.split(key, restarts))
+    best = jax.tree.map(lambda run: run[runs.inertia.argmin()], runs)
+    return best._replace(centres=best.centres + mean)
+
+
+@jax.jit
+def assign(x: Array, centres: Array) -> Array:
+    """Nearest centre of each point.
+
+    Args:
+      x: points, f32[N, D].
+      centres: f32[K, D].
+
+    Returns:
+      labels: i32[N].
+    """
+    mean = centres.mean(0)
+    return nearest(x - mean, centres - mean)[0]
+
+
+def seeds(key: Array, x: Array, k: int) -> Array:
+    """Greedy k-means++: draw candidates by squared distance, keep the one that lowers the inertia most.
+
+    Args:
+      key: PRNG key.
+      x: points, f32[N, D].
+      k: number of seeds.
+
+    Returns:
+      centres: f32[K, D], rows of x.
+    """
+    trials = 2 + int(log(k))  # as in scikit-learn
+    first_key, key = jax.random.split(key)
+    first = x[jax.random.randint(first_key, (1,), 0, len(x))]  # f32[1, D]
+
+    def add(closest, key):  # closest: squared distance to the nearest seed so far, f32[N]
+        # Gumbel draws: a running sum over N would make the pick hang on rounding, and so on the sharding.
+        candidates = x[jax.random.categorical(key, jnp.log(closest), shape=(trials,))]  # f32[T, D]
+        closer = jnp.minimum(closest[:, None], squared_distances(x, candidates))  # f32[N, T]
+        best = closer.sum(0).argmin()
+        return closer[:, best], candidates[best]
+
+    closest = squared_distances(x, first)[:, 0]
+    _, rest = jax.lax.scan(add, closest, jax.random.split(key, k - 1))
+    return jnp.concatenate([first, rest])
+
+
+def lloyd(x: Array, centres: Array, iterations: int) -> KMeans:
+    """Lloyd's algorithm from given centres.
+
+    Args:
+      x: points, f32[N, D].
+      centres: f32[K, D].
+      iterations: most updates of the centres.
+
+    Returns:
+      The centres, and for each point the nearest of them.
+    """
+
+    def moving(state):
+        step, *_, moved = state
+        return moved & (step < iterations)
+
+    def update(state):
+        step, centres, labels, distance, _ = state
+        centres = means(x, labels, distance, len(centres))
+        new, distance = nearest(x, centres)
+        return step + 1, centres, new, distance, (new != labels).any()
+
+    state = (0, centres, *nearest(x, centres), True)
+    _, centres, labels, distance, _ = jax.lax.while_loop(moving, update, state)
+    return KMeans(centres, labels, distance.sum())
+
+
+def means(x: Array, labels: Array, distance: Array, k: int) -> Array:
+    """Mean of each cluster; empty clusters get the points farthest from their centres, one each."""
+    # segment_sum takes 6 ms to this product's 9 on a CPU (60,000 x 512), but on a GPU it adds in no fixed
+    # order, and the same key must give the same clusters.
+    members = jax.nn.one_hot(labels, k, axis=0)  # f32[K, N]
+    sizes = members.sum(1)
+    empty = sizes == 0
+    _, farthest = jax.lax.top_k(distance, k)
+    spare = x[farthest[jnp.cumsum(empty) - 1]]
+    sums = jnp.matmul(members, x, precision="highest")
+    return jnp.where(empty[:, None], spare, sums / jnp.maximum(sizes, 1)[:, None])
+
+
+def nearest(x: Array, centres: Array) -> tuple[Array, Array]:
+    """Index of the nearest centre, i32[N], and the squared distance to it, f32[N]."""
+    distances = squared_distances(x, centres)
+    return distances.argmin(1).astype(jnp.int32), distances.min(1)
+
+
+def squared_distances(x: Array, centres: Array) -> Array:
+    """Squared Euclidean distances f32[N, K] by one matrix product, in full float32 on every device."""
+    cross = jnp.matmul(x, centres.T, precision="highest")
+    return jnp.maximum((x**2).sum(1)[:, None] - 2 * cross + (centres**2).sum(1), 0)

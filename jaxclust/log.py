@@ -1,0 +1,133 @@
+"""What a run says while it trains: scalars in `metrics.jsonl` and TensorBoard, a progress bar on the terminal.
+
+Metrics stay on the device until they are a few steps old, so that reading them never makes the devices wait.
+"""
+
+import collections
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from jaxclust.files import write_atomically
+
+LAG = 4  # steps between a step's dispatch and the reading of its metrics
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; the message is one sentence that says what happened and what to do."""
+
+
+class Log:
+    """Takes every step's metrics. Use as a context manager.
+
+    Args:
+      workdir: the run's folder.
+      step: the step that the run starts from; later records of an earlier run are dropped.
+      steps: the step at which it ends.
+      epochs: the number of epochs, for the progress bar.
+      images: images in a step.
+      every: steps between records; a record is the mean over the steps since the last one.
+      write: whether this process writes and shows anything.
+    """
+
+    def __init__(self, workdir: Path, step: int, steps: int, epochs: int, images: int, every: int, write: bool):
+        self._epochs, self._images, self._every, self._write = epochs, images, every, write
+        self._pending = collections.deque()
+        self._window, self._since, self._shown = [], time.perf_counter(), -1
+        self._file = self._board = None
+        if write:
+            path = workdir / "metrics.jsonl"
+            _truncate(path, step)
+            self._file = path.open("a")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step, flush_secs=10)
+        self._tty = write and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps,
+            initial=step,
+            disable=not self._tty,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]",
+        )
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._bar.close()
+        if self._write:
+            self._file.close()
+            self._board.close()
+
+    def push(self, step: int, epoch: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics of the step that was just dispatched, f32[] each.
+
+        Raises:
+          RunError: a metric of an earlier step, arrived by now, is not finite.
+        """
+        self._pending.append((step, epoch, metrics))
+        while len(self._pending) > LAG:
+            self._read()
+
+    def drain(self) -> None:
+        """Reads all that is outstanding, so that what is saved next is known to be finite."""
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        step, epoch, metrics = self._pending.popleft()
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
+            raise RunError(
+                f"{' and '.join(terms)} became {metrics[terms[0]]} at step {step} (epoch {epoch + 1}); the checkpoints "
+                f"from before it are kept; try a smaller optim.lr"
+            )
+        self._window.append(metrics)
+        self._bar.update()
+        if step % self._every == 0 or step == self._bar.total:
+            self._record(step, epoch)
+
+    def _record(self, step: int, epoch: int) -> None:
+        now = time.perf_counter()
+        # A window may hold steps of two tasks; each name is averaged over the steps that have it.
+        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+        mean = {name: float(np.mean([m[name] for m in self._window if name in m])) for name in names}
+        mean["images_per_second"] = len(self._window) * self._images / (now - self._since)
+        self._window, self._since = [], now
+        if not self._write:
+            return
+        self._file.write(json.dumps({"step": step, "epoch": epoch, **mean}) + "\n")
+        self._file.flush()
+        for name, value in mean.items():
+            self._board.add_scalar(f"train/{name}", value, step)
+        said = f"loss {mean['loss']:.3f}, {mean['images_per_second']:,.0f} images/s"
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+        self._bar.set_postfix_str(said, refresh=False)
+        if not self._tty and epoch != self._shown:  # a log file gets a line an epoch
+            self._shown = epoch
+            print(f"epoch {epoch + 1}/{self._epochs}  step {step}  {said}", flush=True)
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drops the records after `step`, and a line cut short by a kill, from an earlier run's file."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line)
+    write_atomically(path, "".join(f"{line}\n" for line in kept))

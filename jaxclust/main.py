@@ -1,0 +1,274 @@
+"""The command: flags and wiring only.
+
+    python -m jaxclust.main --config=configs/cifar10_anchor.py --config.optim.lr=1e-3 --workdir=runs/mine
+    python -m jaxclust.main --mode=evaluate --workdir=runs/mine
+
+Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 130 interrupted.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import platform
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxclust import __version__, checkpoint, config, data, evaluate, methods, optim, sharding, train, views
+from jaxclust.checkpoint import Checkpoints
+from jaxclust.config import ConfigError, hint, settings
+from jaxclust.feed import Feed
+from jaxclust.files import write_atomically, write_json
+from jaxclust.log import Log, RunError
+from jaxclust.types import DataSpec, Method, State
+
+MODES = ("train", "evaluate")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "scikit-learn",
+    "numpy",
+)
+
+
+class Run(NamedTuple):
+    """Everything a mode needs, checked and built before anything is compiled."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: jax.sharding.Mesh
+    sources: dict[str, data.Source]
+    method: Method
+    views: dict[str, views.View]
+    optimizer: object
+    stages: list[train.Stage]
+    like: State  # abstract, on every device of the mesh
+    init: object  # () -> State
+    train: train.Settings
+    eval: evaluate.Settings
+    checkpoint: checkpoint.Settings
+    resident: str
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The flags, and the `--config.a.b=value` overrides as `{"a.b": "value"}`."""
+    parser = argparse.ArgumentParser(
+        prog="jaxclust",
+        allow_abbrev=False,
+        description="Cluster unlabelled images by training a network from scratch.",
+        epilog="Any setting of the config can be overridden: --config.optim.lr=1e-3. "
+        "The same command again resumes from the newest checkpoint.",
+    )
+    parser.add_argument("--config", help="a config file, your own or one that ships with jaxclust (configs/...)")
+    parser.add_argument("--workdir", type=Path, help="where the run lives (default: runs/<config name>)")
+    parser.add_argument("--mode", default="train", help=f"one of {', '.join(MODES)} (default: train)")
+    parser.add_argument("--step", type=int, help="evaluate: the checkpoint of this step (default: the newest)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--version", action="version", version=f"jaxclust {__version__}")
+    # argparse would take `--config.a=b` for an unknown flag; they are ours.
+    overrides = {}
+    rest = iter(argv)
+    plain = []
+    for word in rest:
+        if word.startswith("--config."):
+            name, equals, value = word.removeprefix("--config.").partition("=")
+            if not equals and (value := next(rest, None)) is None:
+                raise ConfigError(f"{word} has no value; write {word}=VALUE")
+            overrides[name] = value
+        else:
+            plain.append(word)
+    args, unknown = parser.parse_known_args(plain)
+    if unknown:
+        flags = [o for a in parser._actions for o in a.option_strings]
+        raise ConfigError(f"unknown argument {unknown[0]}{hint(unknown[0].split('=')[0], flags)}")
+    if args.mode not in MODES:
+        raise ConfigError(f"unknown mode {args.mode}{hint(args.mode, MODES)}")
+    if args.step is not None and args.mode != "evaluate":
+        raise ConfigError("--step goes with --mode=evaluate; training resumes from the newest checkpoint")
+    return args, overrides
+
+
+def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
+    """From flags to a checked run. Nothing is compiled and, but for the workdir, nothing is written.
+
+    Raises:
+      ConfigError: something that the user gave is wrong.
+    """
+    cfg, workdir = _config_and_workdir(args, overrides)
+    methods_known = [m.name for m in pkgutil.iter_modules(methods.__path__)]
+    name = cfg.method.get("name")
+    if name not in methods_known:
+        raise ConfigError(f"method.name is {name!r}{hint(str(name), methods_known)}")
+    method = importlib.import_module(f"jaxclust.methods.{name}").make(cfg)
+
+    data_s = settings(data.Settings, cfg.data, "data")
+    train_s = settings(train.Settings, cfg.train, "train")
+    eval_s = settings(evaluate.Settings, cfg.eval, "eval")
+    optim_s = settings(optim.Settings, cfg.optim, "optim")
+    checkpoint_s = settings(checkpoint.Settings, cfg.checkpoint, "checkpoint")
+    try:
+        policies = views.make(cfg.views, data_s.size)
+    except ValueError as e:
+        raise ConfigError(str(e)) from e
+    used = {v for t in method.tasks.values() for v in t.views} | {r.view for r in method.refits.values()}
+    for view in (*sorted(used), eval_s.view):
+        if view not in policies:
+            raise ConfigError(f"the view {view!r} is used but is not in the section views{hint(view, policies)}")
+
+    sources = data.load(data_s)
+    examples = {split: len(source.images) for split, source in sources.items()}
+    mesh = sharding.make_mesh()
+    _check_sizes(cfg.clusters, train_s.batch_size, examples, mesh.size)
+
+    stages = list(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
+    per_epoch = sum(stage.steps for stage in stages if stage.epoch == 0)
+    optimizer = optim.make(optim_s, stages[-1].start + stages[-1].steps, per_epoch)
+    spec = DataSpec(examples["train"], data_s.size, sources["train"].images.shape[-1])
+    whole = sharding.replicated(mesh)
+    init = jax.jit(lambda seed: train.init_state(method, spec, optimizer, seed), out_shardings=whole)
+    like = jax.eval_shape(init, cfg.seed)
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), like)
+    return Run(
+        cfg, workdir, mesh, sources, method, policies, optimizer, stages, like, lambda: init(cfg.seed),
+        train_s, eval_s, checkpoint_s, data_s.resident,
+    )  # fmt: skip
+
+
+def run_training(run: Run) -> State:
+    """Trains to the end, from the newest checkpoint where there is one."""
+    config_file = run.workdir / "config.json"
+    with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:
+        if checkpoints.steps:
+            state = checkpoints.restore(run.like)
+            print(f"resuming from step {checkpoints.steps[-1]} in {run.workdir}", flush=True)
+        else:
+            state = run.init()
+        write_atomically(config_file, run.config.to_json(indent=2) + "\n")
+        step, last = int(state.step), run.stages[-1]
+        feeds = {n: Feed(source.images, run.mesh, run.resident) for n, source in run.sources.items()}
+        with Log(
+            run.workdir, step, last.start + last.steps, run.train.epochs, run.train.batch_size,
+            run.train.log_every, write=jax.process_index() == 0,
+        ) as log:  # fmt: skip
+            return train.run(
+                state, run.method, run.stages, run.views, run.optimizer, feeds, run.mesh, run.config.seed,
+                run.train.batch_size, checkpoints, run.checkpoint.every, log,
+            )  # fmt: skip
+
+
+def run_evaluation(run: Run, state: State) -> None:
+    """Scores `state`, prints the table and writes `scores.json`."""
+    source = run.sources["train"]
+    feed = Feed(source.images, run.mesh, run.resident)
+    prediction = evaluate.embed(state, run.method, run.views[run.eval.view], feed, run.mesh, run.eval.batch_size)
+    scores = evaluate.score(prediction, source, run.config.clusters, run.config.seed, run.eval.restarts)
+    scores = {"step": int(state.step), "seed": run.config.seed, **scores}
+    if jax.process_index() == 0:
+        write_json(run.workdir / "scores.json", scores)
+        print(f"step {scores['step']}, {len(source.images):,} images, scores in {run.workdir / 'scores.json'}")
+        print(evaluate.table(scores), flush=True)
+
+
+def announce(run: Run) -> None:
+    """Prints the config, package versions and devices, and keeps them beside the run."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+    about = {"jaxclust": __version__, "python": platform.python_version(), **versions, "devices": devices}
+    write_json(run.workdir / "environment.json", about)
+    print("\n".join(f"{name} = {value!r}" for name, value in config.flatten(run.config.to_dict()).items()))
+    print(", ".join(f"{name} {version}" for name, version in about.items() if name != "devices"))
+    print(f"{len(devices)} device{'s' * (len(devices) > 1)}: {', '.join(devices)}", flush=True)
+
+
+def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> tuple[ConfigDict, Path]:
+    if args.config:
+        path = config.find(args.config)
+        cfg = config.load(path, overrides)
+        workdir = args.workdir or Path("runs") / path.stem
+    elif args.mode == "evaluate" and args.workdir:
+        workdir = args.workdir
+        if not (workdir / "config.json").is_file():
+            raise ConfigError(f"there is no run in {workdir} (no config.json); train first, or give --config")
+        cfg = config.from_json(workdir / "config.json", overrides)
+    else:
+        raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
+    saved = workdir / "config.json"
+    if saved.is_file():
+        changed = config.differences(json.loads(saved.read_text()), cfg.to_dict())
+        if changed:
+            what = "; ".join(f"{name} was {old!r} and is {new!r}" for name, old, new in changed)
+            raise ConfigError(f"the run in {workdir} was made with other settings: {what}; give another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".writable").touch()
+        (workdir / ".writable").unlink()
+    except OSError as e:
+        raise ConfigError(f"the workdir {workdir} cannot be written: {e.strerror}; give another --workdir") from e
+    return cfg, workdir
+
+
+def _check_sizes(clusters: int, batch_size: int, examples: dict[str, int], devices: int) -> None:
+    if clusters > examples["train"]:
+        raise ConfigError(f"clusters is {clusters}, but there are only {examples['train']} images")
+    for split, n in examples.items():
+        if batch_size > n:
+            raise ConfigError(f"train.batch_size is {batch_size}, but the split {split} has only {n} images")
+    if batch_size % devices:
+        raise ConfigError(
+            f"train.batch_size is {batch_size}, which is not divisible by the {devices} devices; "
+            f"the nearest that is: {max(round(batch_size / devices), 1) * devices}"
+        )
+
+
+def _use_compilation_cache() -> None:
+    """A second start of the same program reads it from disk instead of compiling it."""
+    jax.config.update("jax_compilation_cache_dir", str(data.cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      ConfigError, RunError: as `cli` reports them.
+    """
+    args, overrides = parse(argv)
+    _use_compilation_cache()
+    run = build(args, overrides)
+    if args.mode == "train":
+        announce(run)
+        state = run_training(run)
+    else:
+        with Checkpoints(run.workdir, keep=None) as checkpoints:
+            state = checkpoints.restore(run.like, args.step)
+    run_evaluation(run, state)
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """The console command: `main` with errors turned into a sentence and an exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        main(argv)
+    except (ConfigError, RunError) as e:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"jaxclust: {e}", file=sys.stderr)
+        return 2 if isinstance(e, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("jaxclust: interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,199 @@
+"""The training loop. It knows no method and no data set by name: a method is a plan of passes over splits.
+
+    state = run(...)      the whole of training, from a state to the last step
+    make_step(...)        one compiled step: views, loss, gradient, optimizer, memory
+
+All randomness comes from `State.key`, by the name of a stream and the step; so any step can be computed again.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jaxclust import sharding
+from jaxclust.checkpoint import Checkpoints
+from jaxclust.config import ConfigError
+from jaxclust.feed import Chunk, Feed, epoch_order
+from jaxclust.log import Log
+from jaxclust.types import Array, Batch, DataSpec, Method, Pass, Refit, State, Task
+from jaxclust.views import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    epochs: int
+    batch_size: int  # over all devices
+    log_every: int  # steps between records of the scalars
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ConfigError(f"train.{field.name} is {getattr(self, field.name)}; it must be at least 1")
+
+
+def stream(key: Array, name: str, *counters) -> Array:
+    """The key of the random stream `name` at the given counters (a step, a view's number ...)."""
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    for counter in counters:
+        key = jax.random.fold_in(key, counter)
+    return key
+
+
+def init_state(method: Method, spec: DataSpec, optimizer: optax.GradientTransformation, seed) -> State:
+    """The state before the first step; a pure function of its arguments, to be jitted or abstractly evaluated."""
+    key = jax.random.key(seed)
+    params, stats, memory = method.init(stream(key, "init"), spec)
+    return State(jnp.zeros((), jnp.int32), key, params, stats, optimizer.init(params), memory)
+
+
+def augment(view: View, key: Array, ids: Array, images: Array) -> Array:
+    """One view of each image, f32[B, H, W, C].
+
+    An image's randomness comes from its id, not its place in the batch or its device.
+    """
+    return jax.vmap(lambda image, i: view(image, jax.random.fold_in(key, i)))(images, ids)
+
+
+def make_step(
+    task: Task, views: Mapping[str, View], optimizer: optax.GradientTransformation
+) -> Callable[[State, Chunk], tuple[State, Mapping[str, Array]]]:
+    """The training step of `task` as a pure function (State, Chunk) -> (State, metrics), not yet compiled."""
+
+    def step(state: State, chunk: Chunk):
+        images = chunk.images
+        batch = Batch(
+            ids=chunk.ids,
+            views=tuple(
+                augment(views[name], stream(state.key, "views", state.step, v), chunk.ids, images)
+                for v, name in enumerate(task.views)
+            ),
+            step=state.step,
+        )
+        loss = lambda params: task.loss(  # noqa: E731
+            params, state.stats, state.memory, batch, stream(state.key, "loss", state.step)
+        )
+        grads, out = jax.grad(loss, has_aux=True)(state.params)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        memory = task.commit(params, state.memory, chunk.ids, out.carry)
+        metrics = {**out.metrics, "grad_norm": optax.global_norm(grads)}
+        return State(state.step + 1, state.key, params, out.stats, opt, memory), metrics
+
+    return step
+
+
+class Stage(NamedTuple):
+    """A pass of the plan, placed in the run."""
+
+    epoch: int
+    part: int  # the pass's number within its epoch
+    todo: Pass
+    start: int  # the step before its first
+    steps: int
+    last: bool  # of its epoch
+
+
+def timetable(method: Method, examples: Mapping[str, int], epochs: int, batch_size: int) -> Iterator[Stage]:
+    """Every pass of the run in order, with the steps it covers.
+
+    Args:
+      method: whose plan is laid out.
+      examples: images in each split.
+      epochs: the run's epochs.
+      batch_size: images in a step.
+    """
+    start = 0
+    for epoch in range(epochs):
+        plan = method.plan(epoch)
+        for part, todo in enumerate(plan):
+            steps = examples[todo.split] // batch_size
+            yield Stage(epoch, part, todo, start, steps, last=part == len(plan) - 1)
+            start += steps
+
+
+def run(
+    state: State,
+    method: Method,
+    stages: list[Stage],
+    views: Mapping[str, View],
+    optimizer: optax.GradientTransformation,
+    feeds: Mapping[str, Feed],
+    mesh: Mesh,
+    seed: int,
+    batch_size: int,
+    checkpoints: Checkpoints,
+    every: int,
+    log: Log,
+) -> State:
+    """Trains from `state` to the end of `stages`, and saves the last state.
+
+    Where `state` lies inside a pass, the pass goes on at its next batch; a refit belongs to the moment before
+    a pass's first step, so it is done exactly when no step of the pass is.
+
+    Args:
+      state: on every device of `mesh`; it is donated.
+      method: what to train.
+      stages: the run's timetable.
+      views: the config's view policies.
+      optimizer: the same that initialised `state.opt`.
+      feeds: the splits' images.
+      mesh: the devices.
+      seed: decides the order of the images.
+      batch_size: images in a step.
+      checkpoints: where to save.
+      every: epochs between checkpoints.
+      log: takes the metrics.
+
+    Raises:
+      RunError: a metric is not finite; the checkpoints from before it are kept.
+    """
+    whole = sharding.replicated(mesh)
+    steps = {
+        name: jax.jit(make_step(task, views, optimizer), donate_argnums=0, out_shardings=(whole, whole))
+        for name, task in method.tasks.items()
+    }
+    done = int(state.step)
+    for stage in stages:
+        if stage.start + stage.steps <= done:
+            continue
+        feed = feeds[stage.todo.split]
+        if stage.todo.refit and done <= stage.start:
+            state = refit(state, method.refits[stage.todo.refit], views, feed, mesh, batch_size)
+        order = epoch_order(seed, stage.epoch, stage.part, len(feed), batch_size)[max(done - stage.start, 0) :]
+        # Nothing may cross between host and devices unasked: one stray transfer a step halves a GPU's speed.
+        with jax.transfer_guard("disallow"):
+            for i, chunk in enumerate(feed.batches(order), start=max(done, stage.start) + 1):
+                state, metrics = steps[stage.todo.task](state, chunk)
+                log.push(i, stage.epoch, metrics)
+        if stage.last and (stage.epoch + 1) % every == 0:
+            log.drain()
+            checkpoints.save(state)
+    log.drain()
+    checkpoints.save(state)
+    return state
+
+
+def refit(state: State, todo: Refit, views: Mapping[str, View], feed: Feed, mesh: Mesh, batch_size: int) -> State:
+    """Embeds a split and lets the method rewrite its parameters and memory from it."""
+    whole = sharding.replicated(mesh)
+
+    @jax.jit
+    def embed(state: State, chunk: Chunk):
+        x = augment(views[todo.view], stream(state.key, "refit views", state.step), chunk.ids, chunk.images)
+        h = todo.embed(state.params, state.stats, state.memory, x, stream(state.key, "refit embed", state.step))
+        return jax.lax.with_sharding_constraint(h, whole)
+
+    @jax.jit
+    def update(state: State, h: Array):
+        return todo.update(state.params, state.memory, h, stream(state.key, "refit", state.step))
+
+    h = feed.sweep(lambda chunk: embed(state, chunk), batch_size)
+    params, memory = update(state, sharding.put(h, whole))
+    params, memory = jax.device_put((params, memory), whole)
+    return state.replace(params=params, memory=memory)

@@ -1,0 +1,68 @@
+"""Eight virtual CPU devices for every test, and small runs of any config on fake images."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import numpy as np
+import pytest
+
+from jaxclust import data, main, methods, sharding
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+METHODS = sorted(p.stem for p in Path(methods.__path__[0]).glob("*.py") if p.stem != "__init__")
+
+# Any config becomes a run of seconds: little network, little images, two steps an epoch.
+SMALL = {
+    "net.width": "4",
+    "net.depth": "18",
+    "data.size": "16",
+    "train.batch_size": "16",
+    "train.epochs": "2",
+    "train.log_every": "1",
+    "checkpoint.every": "1",
+    "eval.batch_size": "16",
+    "eval.restarts": "1",
+    "clusters": "4",
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def fake_data(monkeypatch):
+    """Every data set is 36 smooth random images with labels, of the digits' or CIFAR's shape."""
+
+    def load(s: data.Settings) -> dict[str, data.Source]:
+        rng = np.random.default_rng(0)
+        shape = (36, 8, 8, 1) if s.name in ("digits", "mnist", "fashion_mnist") else (36, 16, 16, 3)
+        images = rng.integers(0, 255, shape).astype(np.float32)
+        images = sum(np.roll(images, i, axis) for axis in (1, 2) for i in range(3)) / 6
+        return {n: data.Source(images.astype(np.uint8), np.arange(36, dtype=np.int32) % 4) for n in s.splits}
+
+    monkeypatch.setattr(data, "load", load)
+
+
+@pytest.fixture
+def small_run(fake_data, monkeypatch):
+    """A function that builds a small run of a config: (config, workdir, devices, **overrides) -> main.Run."""
+    make_mesh = sharding.make_mesh
+
+    def build(config: Path | str, workdir: Path, devices: int = 1, overrides=()) -> main.Run:
+        monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(devices))
+        args, _ = main.parse([f"--config={config}", f"--workdir={workdir}"])
+        return main.build(args, SMALL | dict(overrides))
+
+    return build
+
+
+def config_of(method: str) -> Path:
+    """The digits config of a method."""
+    return ROOT / "configs" / f"digits_{method}.py"

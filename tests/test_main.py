@@ -1,0 +1,143 @@
+"""Bad input: one sentence on stderr, exit code 2, before anything is compiled."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import ROOT, config_of
+
+from jaxclust import main
+
+DIGITS = str(config_of("anchor"))
+
+
+def refused(capsys, *argv) -> str:
+    """Runs the command, which must fail as usage does, and returns its one line."""
+    assert main.cli(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    (line,) = err.splitlines()
+    assert line.startswith("jaxclust: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method.temprature=1", "unknown key method.temprature"),
+        ("method.tua=1", "did you mean method.tau?"),
+        ("optmi.lr=1", "unknown section optmi"),
+        ("optim=1", "optim is a section; give one of optim.name"),
+        ("optim.lr=fast", "optim.lr is 'fast', which is not a number"),
+        ("optim.name=adan", "optim.name is 'adan'; choose one of adam, sgd"),
+        ("optim.lr=-1", "optim.lr is -1.0; it must be positive"),
+        ("train.epochs=1.5", "train.epochs is 1.5, which is not a whole number"),
+        ("train.epochs=0", "train.epochs is 0; it must be at least 1"),
+        ("train.batch_size=2000", "train.batch_size is 2000, but the split train has only 1797 images"),
+        ("train.batch_size=100", "not divisible by the 8 devices; the nearest that is: 96"),
+        ("clusters=2000", "clusters is 2000, but there are only 1797 images"),
+        ("clusters=1", "clusters is 1; at least 2 are needed"),
+        ("method.name=ancor", "method.name is 'ancor' (did you mean anchor?)"),
+        ("data.name=cifar_10", "there is no data set 'cifar_10' (did you mean cifar10?)"),
+        ("data.resident=maybe", "data.resident is 'maybe'"),
+        ("net.depth=20", "net.depth is 20"),
+        ("views.strong.areas=1", "did you mean views.strong.area?"),
+        ("views.strong.policy=simclear", "did you mean simclr?"),
+        ("eval.view=plane", "the view 'plane' is used but is not in the section views (did you mean plain?)"),
+        ("checkpoint.keep=0", "at least 1 each"),
+    ],
+)
+def test_a_bad_setting_is_named(override, sentence, capsys, tmp_path):
+    assert sentence in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}", f"--config.{override}")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "give --config=FILE"),
+        (["--config=configs/digit_anchor.py"], "did you mean digits_anchor.py?"),
+        (["--confg=x"], "unknown argument --confg=x (did you mean --config?)"),
+        (["--config=digits_anchor.py", "--mode=eval"], "did you mean evaluate?"),
+        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate"),
+        (["--config=digits_anchor.py", "--config.seed"], "--config.seed has no value"),
+        (["--mode=evaluate", "--workdir=nowhere"], "there is no run in nowhere"),
+    ],
+)
+def test_a_bad_flag_is_named(argv, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *argv)
+    assert not list(tmp_path.iterdir())  # nothing is made on the way to an error
+
+
+def test_a_missing_data_directory_says_how_to_prepare_it(capsys, tmp_path):
+    line = refused(
+        capsys,
+        f"--config={ROOT / 'configs' / 'cifar10_anchor.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.dir={tmp_path}",
+    )
+    assert f"the data set cifar10 is not in {tmp_path}" in line
+    assert "jaxclust[prepare]" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["def get_config(:\n", "x = 1\n", "import nope\n"])
+def test_a_broken_config_file_is_named(content, capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    assert "mine.py" in refused(capsys, f"--config={path}")
+
+
+def test_a_config_with_missing_sections_is_refused(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'seed': 0})\n")
+    assert "the config has no clusters, data, views" in refused(capsys, f"--config={path}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_workdir_is_refused_for_a_user(capsys, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "cannot be written" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path / 'run'}")
+
+
+def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path / 'file' / 'run'}")
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_both_values(capsys, tmp_path, small_run):
+    run = small_run(DIGITS, tmp_path, devices=1)
+    main.run_training(run)
+    small_run(DIGITS, tmp_path, overrides={"train.epochs": "3", "train.log_every": "5", "eval.restarts": "2"})
+    line = refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}", "--config.seed=7")
+    assert "net.width was 4 and is 16" in line
+    assert "seed was 0 and is 7" in line
+
+
+def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tmp_path, capsys, monkeypatch):
+    run = small_run(DIGITS, tmp_path)
+    main.run_training(run)
+    capsys.readouterr()
+    assert main.cli(["--mode=evaluate", f"--workdir={tmp_path}", "--step=2"]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["step"] == 2
+    assert main.cli(["--mode=evaluate", f"--workdir={tmp_path}"]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["step"] == 4
+    capsys.readouterr()
+    assert "there is no checkpoint of step 3; there are 2, 4" in refused(
+        capsys, "--mode=evaluate", f"--workdir={tmp_path}", "--step=3"
+    )
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert "there is no checkpoint in" in refused(capsys, "--mode=evaluate", f"--workdir={tmp_path}")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small_run, tmp_path, capsys):
+    """An enormous learning rate: the step and the term are named, and what was saved before is still there."""
+    main.run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
+    argv = [f"--config={DIGITS}", f"--workdir={tmp_path}"]
+    small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"})
+    run = small_run(DIGITS, tmp_path / "bad", overrides={"optim.lr": "1e30", "optim.name": "sgd", "train.epochs": "20"})
+    with pytest.raises(main.RunError, match=r"(instance|grad_norm).* at step \d+ \(epoch \d+\)"):
+        main.run_training(run)
+    del argv
