@@ -5,7 +5,6 @@ Each module declares the section it reads as a frozen dataclass called `Settings
 """
 
 import ast
-import dataclasses
 import difflib
 import json
 import runpy

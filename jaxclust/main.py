@@ -13,6 +13,7 @@ import json
 import pkgutil
 import platform
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -138,6 +139,8 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     init = jax.jit(lambda seed: train.init_state(method, spec, optimizer, seed), out_shardings=whole)
     like = jax.eval_shape(init, cfg.seed)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), like)
+    if args.mode == "train":
+        _make_writable(workdir)
     return Run(
         cfg, workdir, mesh, sources, method, policies, optimizer, stages, like, lambda: init(cfg.seed),
         train_s, eval_s, checkpoint_s, data_s.resident,
@@ -191,30 +194,32 @@ def announce(run: Run) -> None:
 
 
 def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> tuple[ConfigDict, Path]:
-    if args.config:
-        path = config.find(args.config)
+    """The config that the flags name, and the workdir, whose earlier run must be one of the same settings."""
+    path = config.find(args.config) if args.config else None
+    workdir = args.workdir or (path and Path("runs") / path.stem)
+    saved = workdir and workdir / "config.json"
+    if args.mode == "evaluate" and saved and not saved.is_file():
+        raise ConfigError(f"there is no run in {workdir} (it has no config.json); train first, or give its --workdir")
+    if path:
         cfg = config.load(path, overrides)
-        workdir = args.workdir or Path("runs") / path.stem
-    elif args.mode == "evaluate" and args.workdir:
-        workdir = args.workdir
-        if not (workdir / "config.json").is_file():
-            raise ConfigError(f"there is no run in {workdir} (no config.json); train first, or give --config")
-        cfg = config.from_json(workdir / "config.json", overrides)
+    elif args.mode == "evaluate" and workdir:
+        cfg = config.from_json(saved, overrides)
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
-    saved = workdir / "config.json"
     if saved.is_file():
         changed = config.differences(json.loads(saved.read_text()), cfg.to_dict())
         if changed:
             what = "; ".join(f"{name} was {old!r} and is {new!r}" for name, old, new in changed)
             raise ConfigError(f"the run in {workdir} was made with other settings: {what}; give another --workdir")
+    return cfg, workdir
+
+
+def _make_writable(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / ".writable").touch()
-        (workdir / ".writable").unlink()
+        tempfile.TemporaryFile(dir=workdir).close()
     except OSError as e:
         raise ConfigError(f"the workdir {workdir} cannot be written: {e.strerror}; give another --workdir") from e
-    return cfg, workdir
 
 
 def _check_sizes(clusters: int, batch_size: int, examples: dict[str, int], devices: int) -> None:

@@ -211,10 +211,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, h):  # [B, D] -> dtype[B, features]
         bound = h.shape[-1] ** -0.5
-
-        def init(key, shape):
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
+        init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
         kernel = self.param("kernel", init, (h.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         h, kernel, bias = (a.astype(self.dtype) for a in (h, kernel, bias))

@@ -82,7 +82,7 @@ def make_step(
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         memory = task.commit(params, state.memory, chunk.ids, out.carry)
-        metrics = {**out.metrics, "grad_norm": optax.global_norm(grads)}
+        metrics = {**out.metrics, "grad_norm": optax.tree.norm(grads)}
         return State(state.step + 1, state.key, params, out.stats, opt, memory), metrics
 
     return step

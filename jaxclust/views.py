@@ -12,7 +12,6 @@ XLA turns interleaved channels into scalar code. And where a chain of operations
 planes are packed into one integer, as XLA evaluates the whole chain again for every array that comes out of it.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -21,6 +20,8 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxclust.config import hint
 
 View = Callable[[jax.Array, jax.Array], jax.Array]  # (image u8[H, W, C], key) -> f32[size, size, C] in [0, 1]
 Planes = tuple[jax.Array, ...]  # one f32[H, W] in [0, 1] per channel: three (RGB) or one (grey)
@@ -74,15 +75,16 @@ def make(policies: Mapping[str, Mapping], size: int) -> dict[str, View]:
     Raises:
       ValueError: a policy or setting is unknown, missing, or has a value outside its range.
     """
-    return {name: _build(f"views.{name}", dict(config), size) for name, config in policies.items()}
+    return {name: _build(f"views.{name}", config, size) for name, config in policies.items()}
 
 
-def _build(where, settings, size):
-    if "policy" not in settings:
-        raise ValueError(f"missing key {where}.policy (one of {', '.join(_policies)})")
+def _build(where, config, size):
+    if not hasattr(config, "keys") or "policy" not in config:
+        raise ValueError(f"missing {where}.policy, the name of a policy: {', '.join(_policies)}")
+    settings = dict(config)
     name = settings.pop("policy")
-    if name not in _policies:
-        raise ValueError(f"{where}.policy is {name!r}, which is no policy{_nearest(name, _policies)}")
+    if name not in tuple(_policies):
+        raise ValueError(f"{where}.policy is {name!r}{hint(str(name), _policies)}")
     kinds = {
         key: argument.annotation
         for key, argument in inspect.signature(_policies[name]).parameters.items()
@@ -90,7 +92,7 @@ def _build(where, settings, size):
     }
     for key in settings:
         if key not in kinds:
-            raise ValueError(f"unknown key {where}.{key}{_nearest(key, ['policy', *kinds], where + '.')}")
+            raise ValueError(f"unknown key {where}.{key}{hint(key, ['policy', *kinds], where + '.')}")
     if missing := [f"{where}.{key}" for key in kinds if key not in settings]:
         raise ValueError(f"missing {', '.join(missing)}; the policy {name!r} needs every one of its settings")
     for key, value in settings.items():
@@ -98,11 +100,6 @@ def _build(where, settings, size):
         if not valid(value):
             raise ValueError(f"{where}.{key} is {value!r}; it must be {words}")
     return _policies[name](size, **settings)
-
-
-def _nearest(name, names, prefix=""):
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return f" (did you mean {prefix}{close[0]}?)" if close else f" (there are {', '.join(names)})"
 
 
 # ---------------------------------------------------------------- policies
@@ -347,6 +344,7 @@ def jitter(planes: Planes, params: Jitter) -> Planes:
     saturation, brightness, hue, brightness, saturation, brightness holds any order of the other three.
     """
     brightness, contrast, saturation, hue = params.time
+    brightness_first = brightness < saturation
 
     def due(value, *conditions, idle=1.0):
         return jnp.where(jnp.stack(conditions).all(0), value, idle)
@@ -360,9 +358,9 @@ def jitter(planes: Planes, params: Jitter) -> Planes:
             s = here_s & ((saturation > hue) == late)
             if late:
                 planes = hue_shift(planes, due(params.hue, here_h, idle=0.0))
-            planes = adjust_brightness(planes, due(params.brightness, b, brightness < saturation))
+            planes = adjust_brightness(planes, due(params.brightness, b, brightness_first))
             planes = adjust_saturation(planes, due(params.saturation, s))
-            planes = adjust_brightness(planes, due(params.brightness, b, brightness > saturation))
+            planes = adjust_brightness(planes, due(params.brightness, b, ~brightness_first))
         return _pack(planes), None
 
     return _unpack(jax.lax.scan(half, _pack(planes), jnp.array([False, True]))[0])

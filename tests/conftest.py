@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxclust import data, main, methods, sharding
+from jaxclust.config import load
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -58,7 +59,9 @@ def small_run(fake_data, monkeypatch):
     def build(config: Path | str, workdir: Path, devices: int = 1, overrides=()) -> main.Run:
         monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(devices))
         args, _ = main.parse([f"--config={config}", f"--workdir={workdir}"])
-        return main.build(args, SMALL | dict(overrides))
+        cfg = load(main.config.find(str(config)), {})
+        small = SMALL | ({"method.init_epoch": "1"} if "init_epoch" in cfg.method else {})
+        return main.build(args, small | dict(overrides))
 
     return build
 

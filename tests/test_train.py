@@ -1,12 +1,17 @@
 """The loop's promises, for every method: resuming and the number of devices change nothing."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import METHODS, config_of
 
 from jaxclust import log, main, sharding, train
 from jaxclust.feed import Feed, epoch_order
+from jaxclust.types import DataSpec
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
@@ -39,33 +44,43 @@ def test_two_steps_and_two_more_equal_four_bit_for_bit(method, small_run, tmp_pa
     assert len(records[0]) == len(records[1]) == 4
 
 
+def recording_sgd(lr: float) -> optax.GradientTransformation:
+    """SGD whose state is the last gradient. (Adam turns rounding noise in a zero gradient into a full step.)"""
+    return optax.GradientTransformation(
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda grads, state, params: (jax.tree.map(lambda g: -lr * g, grads), grads),
+    )
+
+
+def history(run: main.Run, optimizer: optax.GradientTransformation) -> list:
+    """(metrics, state) after every step of a run."""
+    spec = DataSpec(len(run.sources["train"].images), run.config.data.size, run.sources["train"].images.shape[-1])
+    whole = sharding.replicated(run.mesh)
+    state = jax.jit(lambda: train.init_state(run.method, spec, optimizer, 0), out_shardings=whole)()
+    feeds = {n: Feed(source.images, run.mesh, "always") for n, source in run.sources.items()}
+    seen = []
+    for stage in run.stages:
+        feed = feeds[stage.todo.split]
+        if stage.todo.refit:
+            state = train.refit(state, run.method.refits[stage.todo.refit], run.views, feed, run.mesh, 16)
+        step = train.make_step(run.method.tasks[stage.todo.task], run.views, optimizer)
+        step = jax.jit(step, out_shardings=(whole, whole))
+        for chunk in feed.batches(epoch_order(0, stage.epoch, stage.part, len(feed), 16)):
+            state, metrics = step(state, chunk)
+            seen.append((jax.device_get(metrics), state))
+    return seen
+
+
 def test_eight_devices_equal_one(method, small_run, tmp_path):
-    """Losses, parameters under SGD (so: gradients), statistics and memory of three steps."""
-    results = {}
-    for devices in (1, 8):
-        run = small_run(
-            config_of(method),
-            tmp_path,
-            devices,
-            {"optim.name": "sgd", "optim.lr": "0.01", "train.epochs": "2"},
-        )
-        state, metrics = run.init(), []
-        mesh = run.mesh
-        whole = sharding.replicated(mesh)
-        feeds = {n: Feed(source.images, mesh, "always") for n, source in run.sources.items()}
-        for stage in run.stages:
-            feed = feeds[stage.todo.split]
-            if stage.todo.refit:
-                state = train.refit(state, run.method.refits[stage.todo.refit], run.views, feed, mesh, 16)
-            task = train.make_step(run.method.tasks[stage.todo.task], run.views, run.optimizer)
-            step = jax.jit(task, out_shardings=(whole, whole))
-            for chunk in feed.batches(epoch_order(0, stage.epoch, stage.part, len(feed), 16)):
-                state, m = step(state, chunk)
-                metrics.append(jax.device_get(m))
-        results[devices] = jax.device_get(metrics[:3]), leaves(state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *(results[d][0] for d in (1, 8)))
-    for a, b in zip(results[1][1], results[8][1], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    """Losses, gradients, statistics and memory of every step of two epochs.
+
+    The learning rate is small because a network this narrow amplifies a rounding error a hundredfold a step.
+    """
+    one, eight = (history(small_run(config_of(method), tmp_path / str(n), n), recording_sgd(1e-4)) for n in (1, 8))
+    for (metrics, state), (metrics_8, state_8) in zip(one, eight, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), metrics, metrics_8)
+        for a, b in zip(leaves(state), leaves(state_8), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(np.abs(a).max(), 1e-2))
 
 
 def test_step_lowers_for_cuda_without_host_callbacks(method, small_run, tmp_path):
@@ -75,6 +90,5 @@ def test_step_lowers_for_cuda_without_host_callbacks(method, small_run, tmp_path
     for task in run.method.tasks.values():
         step = jax.jit(train.make_step(task, run.views, run.optimizer), donate_argnums=0)
         exported = jax.export.export(step, platforms=["cuda"])(run.like, chunk)
-        text = exported.mlir_module()
-        assert "callback" not in text
-        assert "cuda" in exported.platforms
+        calls = set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
+        assert not {name for name in calls if "callback" in name}

@@ -1,0 +1,426 @@
+"""Views against Pillow on the same parameters, and the parameters against their stated distributions."""
+
+import colorsys
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+from scipy import stats
+from scipy.ndimage import gaussian_filter1d
+from sklearn.datasets import load_sample_images
+
+from jaxclust import views
+
+SETTINGS = dict(area=(0.08, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.5)
+LEVEL = 1 / 255
+PACKED = 1 / views.LEVELS  # what one trip through the packed form may cost: half of it, on either side
+
+
+def photo(width=96, height=80):
+    image = Image.fromarray(load_sample_images().images[0])
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def noise(height, width, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+IMAGES = {"photo": photo(), "noise": noise(80, 96)}
+each_image = pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+
+
+def to_planes(image):
+    return tuple(jnp.asarray(image[..., c] / 255, jnp.float32) for c in range(image.shape[-1]))
+
+
+def to_array(planes):
+    return np.stack(planes, -1)
+
+
+def pil(image):
+    return Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+
+
+def unit(image):
+    """A PIL image as float64[H, W, C] in [0, 1]."""
+    array = np.asarray(image) / 255
+    return array if array.ndim == 3 else array[..., None]
+
+
+def assert_close(ours, theirs, most, mean):
+    """Largest and mean difference, both in eight-bit levels."""
+    error = np.abs(np.asarray(ours) - theirs) / LEVEL
+    assert error.max() <= most
+    assert error.mean() <= mean
+
+
+# Pillow keeps eight bits: it rounds after each of the two passes of a resize, and truncates after a blend.
+
+
+@each_image
+@pytest.mark.parametrize("size", [17, 32, 80, 224])
+def test_plain_is_pillows_antialiased_bilinear_resize(image, size):
+    ours = views.make({"plain": {"policy": "plain"}}, size)["plain"](image, jax.random.key(0))
+    assert ours.shape == (size, size, 3)
+    assert ours.dtype == jnp.float32
+    assert_close(ours, unit(pil(image).resize((size, size), Image.Resampling.BILINEAR)), most=1.05, mean=0.35)
+
+
+def test_plain_at_the_size_of_the_image_changes_nothing():
+    image = noise(32, 32)
+    ours = views.make({"plain": {"policy": "plain"}}, 32)["plain"](image, jax.random.key(0))
+    np.testing.assert_allclose(ours, image / 255, atol=1e-6)
+
+
+@each_image
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("box", [(0, 0, 80, 96), (11, 7, 40, 53), (79, 95, 1, 1), (30, 0, 9, 96)])
+def test_crop_resize_is_pillows_crop_then_resize_then_mirror(image, box, flip):
+    top, left, height, width = box
+    ours = jax.jit(views.crop_resize, static_argnames="size")(image, *box, flip, size=48)
+    theirs = pil(image).crop((left, top, left + width, top + height)).resize((48, 48), Image.Resampling.BILINEAR)
+    if flip:
+        theirs = theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    assert_close(to_array(ours), unit(theirs), most=1.05, mean=0.35)
+
+
+@each_image
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0, 1.7])
+@pytest.mark.parametrize(
+    ("adjust", "enhance", "most"),
+    [
+        (views.adjust_brightness, ImageEnhance.Brightness, 1.0),
+        (views.adjust_contrast, ImageEnhance.Contrast, 1.2),  # Pillow rounds the mean too
+        (views.adjust_saturation, ImageEnhance.Color, 1.3),  # and the grey image
+    ],
+)
+def test_blends_are_pillows_enhancements(image, adjust, enhance, most, factor):
+    ours = adjust(to_planes(image), factor)
+    assert_close(to_array(ours), unit(enhance(pil(image)).enhance(factor)), most=most, mean=0.5)
+
+
+@each_image
+def test_saturation_zero_is_pillows_greyscale(image):
+    ours = to_array(views.adjust_saturation(to_planes(image), 0.0))
+    assert_close(ours, unit(pil(image).convert("L").convert("RGB")), most=0.51, mean=0.3)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 0.07, 0.5, 1.3])
+def test_hue_shift_moves_only_h(turn):
+    pixels = np.random.default_rng(1).uniform(size=(400, 3))
+    pixels[:60] = pixels[:60, :1]  # greys, which have no hue
+    pixels[60:120, 1] = pixels[60:120, 0]  # ties for the largest or smallest channel
+    pixels[120:140] = pixels[120:140] > 0.5
+    hsv = [colorsys.rgb_to_hsv(*p) for p in pixels]
+    theirs = [colorsys.hsv_to_rgb((h + turn) % 1, s, v) for h, s, v in hsv]
+    ours = views.hue_shift(tuple(jnp.asarray(pixels.T[:, None], jnp.float32)), turn)
+    np.testing.assert_allclose(to_array(ours)[0], theirs, atol=2e-6)
+
+
+def pil_hue(image, turn):
+    """torchvision's adjust_hue on a PIL image."""
+    h, s, v = image.convert("HSV").split()
+    shifted = np.asarray(h) + np.int32(turn * 255).astype(np.uint8)  # wraps around
+    return Image.merge("HSV", (Image.fromarray(shifted), s, v)).convert("RGB")
+
+
+@each_image
+@pytest.mark.parametrize("turn", [-0.4, -0.1, 0.1, 0.5])
+def test_hue_shift_is_near_pillows(image, turn):
+    # Pillow truncates H and S to eight bits and one step of H is up to six levels of a channel, so this is loose.
+    ours = to_array(views.hue_shift(to_planes(image), turn))
+    assert_close(ours, unit(pil_hue(pil(image), turn)), most=15.5, mean=1.7)
+
+
+def gaussian(image, sigma, radius):
+    for axis in (0, 1):
+        image = gaussian_filter1d(image, sigma, axis, mode="nearest", radius=radius)
+    return image
+
+
+@each_image
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+@pytest.mark.parametrize("radius", [1, 4, 8])
+def test_blur_is_the_truncated_gaussian(image, sigma, radius):
+    ours = to_array(views.gaussian_blur(to_planes(image), sigma, radius))
+    np.testing.assert_allclose(ours, gaussian(image / 255, sigma, radius), atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_blur_is_near_pillows_box_approximation(sigma):
+    ours = to_array(views.gaussian_blur(to_planes(photo()), sigma, 8))
+    assert_close(ours, unit(pil(photo()).filter(ImageFilter.GaussianBlur(sigma))), most=15, mean=0.55)
+
+
+def test_blur_of_sigma_zero_changes_nothing():
+    planes = to_planes(noise(20, 20))
+    np.testing.assert_allclose(to_array(views.gaussian_blur(planes, 0.0, 4)), to_array(planes), atol=1e-6)
+
+
+def apply_in_order(planes, jitter):
+    """`jitter`, the slow and obvious way."""
+    operations = [
+        lambda p: views.adjust_brightness(p, jitter.brightness),
+        lambda p: views.adjust_contrast(p, jitter.contrast),
+        lambda p: views.adjust_saturation(p, jitter.saturation),
+        lambda p: views.hue_shift(p, jitter.hue),
+    ]
+    for i in np.argsort(jitter.time):
+        planes = operations[i](planes)
+    return planes
+
+
+def test_jitter_applies_the_four_in_each_of_the_24_orders():
+    planes = to_planes(photo(24, 24))
+    times = jnp.array(list(permutations([0.1, 0.2, 0.3, 0.4])))
+    jitter = views.Jitter(1.3, 1.4, 1.5, 0.13, times)
+    ours = jax.vmap(lambda time: jnp.stack(views.jitter(planes, jitter._replace(time=time)), -1))(times)
+    theirs = [to_array(apply_in_order(planes, jitter._replace(time=time))) for time in times]
+    # Three trips through ten bits, of which later factors above 1 enlarge what the earlier cost.
+    np.testing.assert_allclose(ours, theirs, atol=4 * PACKED)
+    apart = [np.abs(a - b).max() for i, a in enumerate(theirs) for b in theirs[:i]]
+    assert np.mean(np.array(apart) > 8 * PACKED) > 0.95  # the orders do differ, so this can tell them apart
+
+
+def test_jitter_of_nothing_changes_nothing():
+    planes = to_planes(noise(20, 20))
+    ours = views.jitter(planes, views.Jitter(1.0, 1.0, 1.0, 0.0, jnp.array([0.3, 0.1, 0.4, 0.2])))
+    np.testing.assert_allclose(to_array(ours), to_array(planes), atol=1e-6)
+
+
+# ---------------------------------------------------------------- the pipeline
+
+
+def pil_simclr(image, params, size):
+    """torchvision's composition, on the same parameters, but for Pillow's approximation of the blur."""
+    top, left, height, width = map(int, params.crop)
+    image = pil(image).crop((left, top, left + width, top + height))
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    if params.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    colour = image.mode == "RGB"
+    brightness, contrast, saturation, hue = map(float, params.jitter[:4])
+    for i in np.argsort(params.jitter.time):
+        if i == 0:
+            image = ImageEnhance.Brightness(image).enhance(brightness)
+        elif i == 1:
+            image = ImageEnhance.Contrast(image).enhance(contrast)
+        elif i == 2 and colour:
+            image = ImageEnhance.Color(image).enhance(saturation)
+        elif i == 3 and colour and hue:
+            image = pil_hue(image, hue)
+    if params.grey and colour:
+        image = image.convert("L").convert("RGB")
+    return gaussian(unit(image), params.sigma, max(1, size // 20)) if params.sigma else unit(image)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 32), (3, 96), (1, 96)])
+def test_simclr_is_the_pillow_composition_on_the_sampled_parameters(size, channels):
+    image = photo() if channels == 3 else photo()[..., 1:2]
+    view = views.make({"strong": {"policy": "simclr", **SETTINGS}}, size)["strong"]
+    keys = jax.random.split(jax.random.key(1), 48)
+    ours = jax.jit(jax.vmap(view, (None, 0)))(image, keys)
+    params = jax.device_get(jax.vmap(lambda k: views.sample_simclr(k, image.shape[:2], **SETTINGS))(keys))
+    errors = []
+    for i, out in enumerate(ours):
+        theirs = pil_simclr(image, jax.tree.map(lambda leaf, i=i: leaf[i], params), size)
+        errors.append(np.abs(out - theirs) / LEVEL)
+    errors = np.array(errors)
+    # Most of it is Pillow's eight-bit H, enlarged by contrast and saturation after it.
+    most, mean, worst_mean = (12, 1.0, 1.6) if channels == 3 else (4, 0.7, 1.3)
+    assert errors.max() <= most
+    assert errors.mean() <= mean
+    assert errors.mean((1, 2, 3)).max() <= worst_mean
+
+
+def test_the_same_key_gives_the_same_view_alone_or_in_a_batch():
+    images = noise(6 * 16, 12).reshape(6, 16, 12, 3)
+    view = views.make({"strong": {"policy": "simclr", **SETTINGS}}, 16)["strong"]
+    keys = jax.random.split(jax.random.key(3), 6)
+    batch = jax.jit(jax.vmap(view))(images, keys)
+    reverse = jax.jit(jax.vmap(view))(images[::-1], keys[::-1])
+    np.testing.assert_array_equal(batch, reverse[::-1])
+    single = jax.jit(view)
+    for image, key, out in zip(images, keys, batch):
+        alone = single(image, key)
+        # Another program, where a value halfway between two steps of the packed form may round the other way.
+        np.testing.assert_allclose(out, alone, atol=4 * PACKED)
+        assert np.abs(out - alone).mean() < 1e-5
+
+
+@pytest.mark.parametrize("image", [noise(40, 30, 1), noise(3, 60)], ids=["grey", "narrow"])
+def test_views_are_f32_images_within_0_and_1_and_differ_by_key(image):
+    strong = {"policy": "simclr", **SETTINGS, "strength": 2.0}
+    for view in views.make({"plain": {"policy": "plain"}, "strong": strong}, 24).values():
+        out = jax.jit(jax.vmap(view, (None, 0)))(image, jax.random.split(jax.random.key(0), 32))
+        assert out.shape == (32, 24, 24, image.shape[-1])
+        assert out.dtype == jnp.float32
+        assert 0 <= out.min() <= out.max() <= 1
+    assert np.unique(out.mean((1, 2, 3))).size > 24
+
+
+def test_what_is_switched_off_leaves_the_program():
+    def size_of(channels=3, **changes):
+        view = views.make({"v": {"policy": "simclr", **SETTINGS, **changes}}, 64)["v"]
+        arguments = jax.ShapeDtypeStruct((64, 64, channels), jnp.uint8), jax.random.key(0)
+        return len(jax.jit(view).lower(*arguments).as_text().splitlines())
+
+    everything = size_of()
+    for change in (dict(strength=0.0), dict(grey=0.0), dict(blur=0.0)):
+        assert size_of(**change) < everything
+    assert size_of(channels=1, grey=0.5) == size_of(channels=1, grey=0.2)
+    assert size_of(channels=1) < everything
+
+
+def test_images_of_other_channel_counts_are_refused():
+    with pytest.raises(ValueError, match=r"1 or 3 channels, not of shape \(8, 8, 4\)"):
+        views.crop_resize(noise(8, 8, 4), 0, 0, 8, 8, False, 8)
+
+
+# ---------------------------------------------------------------- sampling
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """20,000 draws for a 96 x 80 image."""
+    keys = jax.random.split(jax.random.key(2), 20_000)
+    draw = jax.jit(jax.vmap(lambda key: views.sample_simclr(key, (80, 96), **SETTINGS)))
+    return jax.device_get(draw(keys))
+
+
+def assert_fraction(hits, p):
+    assert stats.binomtest(int(hits.sum()), hits.size, p).pvalue > 1e-3
+
+
+def assert_uniform(values, low, high):
+    assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+def test_flip_grey_blur_and_jitter_come_as_often_as_stated(sample):
+    assert_fraction(sample.flip, 0.5)
+    assert_fraction(sample.grey, 0.2)
+    assert_fraction(sample.sigma > 0, 0.5)
+    assert_fraction(sample.jitter.hue != 0, 0.8)
+    together = np.stack([sample.flip, sample.grey, sample.sigma > 0, sample.jitter.hue != 0])
+    assert np.abs(np.corrcoef(together) - np.eye(4)).max() < 0.03
+
+
+def test_jitter_values_are_uniform_independent_and_happen_together(sample):
+    jitter = sample.jitter
+    happens = jitter.hue != 0
+    for factor in (jitter.brightness, jitter.contrast, jitter.saturation):
+        assert_uniform(factor[happens], 0.6, 1.4)
+        assert (factor[~happens] == 1).all()
+    assert_uniform(jitter.hue[happens], -0.1, 0.1)
+    values = np.stack([v[happens] for v in (*jitter[:4], *jitter.time.T)])
+    assert np.abs(np.corrcoef(values) - np.eye(8)).max() < 0.03
+
+
+def test_jitter_factors_are_floored_at_zero():
+    keys = jax.random.split(jax.random.key(5), 5_000)
+    jitter = jax.vmap(lambda key: views.sample_jitter(key, 1.6, 0.4, 0.4, 0.4, p=1.0))(keys)
+    assert_uniform(jitter.brightness, 0.0, 2.6)
+    assert_uniform(jitter.contrast, 0.6, 1.4)
+    assert_uniform(jitter.hue, -0.4, 0.4)
+
+
+def test_all_24_orders_of_the_jitter_are_equally_likely(sample):
+    orders, counts = np.unique(np.argsort(sample.jitter.time, axis=1), axis=0, return_counts=True)
+    assert len(orders) == 24
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_sigma_is_uniform(sample):
+    assert_uniform(sample.sigma[sample.sigma > 0], 0.1, 2.0)
+
+
+def test_crops_lie_in_the_image_within_the_stated_area_and_aspect(sample):
+    top, left, height, width = sample.crop
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 80).all()
+    assert (left + width <= 96).all()
+    # A side is rounded to whole pixels, so the bounds hold with half a pixel more or less.
+    assert ((height + 0.5) * (width + 0.5) >= 0.08 * 80 * 96).all()
+    assert ((width + 0.5) / (height - 0.5) >= 3 / 4).all()
+    assert ((width - 0.5) / (height + 0.5) <= 4 / 3).all()
+
+
+def test_crops_that_always_fit_are_uniform_in_area_log_aspect_and_place():
+    keys = jax.random.split(jax.random.key(4), 5_000)
+    # Half of a large square fits at any aspect, so no draw is rejected; at this size rounding is too fine to see.
+    crop = jax.device_get(jax.vmap(lambda key: views.sample_crop(key, (4000, 4000), (0.1, 0.5)))(keys))
+    assert_uniform(crop.height * crop.width / 4000**2, 0.1, 0.5)
+    assert_uniform(np.log(crop.width / crop.height), np.log(3 / 4), np.log(4 / 3))
+    assert_uniform((crop.top + 0.5) / (4000 - crop.height + 1), 0, 1)
+    assert_uniform((crop.left + 0.5) / (4000 - crop.width + 1), 0, 1)
+
+
+def test_crop_areas_are_those_of_rejection_sampling(sample):
+    rng = np.random.default_rng(0)
+    area = 80 * 96 * rng.uniform(0.08, 1, 60_000)
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 60_000))
+    width, height = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
+    fits = (width <= 96) & (height <= 80)
+    assert stats.ks_2samp(sample.crop.height * sample.crop.width, (width * height)[fits]).pvalue > 1e-3
+
+
+def test_crops_reach_every_place_down_to_the_last_pixel():
+    keys = jax.random.split(jax.random.key(6), 3_000)
+    crop = jax.vmap(lambda key: views.sample_crop(key, (2, 3), (1 / 6, 1 / 6)))(keys)  # a single pixel
+    places, counts = np.unique(crop.top * 3 + crop.left, return_counts=True)
+    assert places.tolist() == list(range(6))
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10))])
+def test_a_crop_that_never_fits_falls_back_to_the_centre(shape, expected):
+    crop = views.sample_crop(jax.random.key(0), shape, (1.0, 1.0))
+    assert tuple(map(int, crop)) == expected
+
+
+# ---------------------------------------------------------------- config
+
+
+def test_make_names_the_wrong_key_and_the_nearest_valid_one():
+    def message(config):
+        with pytest.raises(ValueError, match=r"views\.strong") as error:
+            views.make({"strong": config}, 32)
+        return str(error.value)
+
+    good = {"policy": "simclr", **SETTINGS}
+    assert message({**good, "policy": "simclear"}) == "views.strong.policy is 'simclear' (did you mean simclr?)"
+    assert message(SETTINGS) == "missing views.strong.policy, the name of a policy: plain, simclr"
+    assert message("simclr") == "missing views.strong.policy, the name of a policy: plain, simclr"
+    assert message({**good, "strenght": 1.0}) == (
+        "unknown key views.strong.strenght (did you mean views.strong.strength?)"
+    )
+    assert "unknown key views.strong.size" in message({"policy": "plain", "size": 32})
+    missing = message({k: v for k, v in good.items() if k not in ("area", "blur")})
+    assert missing.startswith("missing views.strong.area, views.strong.blur;")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("flip", 1.5),
+        ("flip", "half"),
+        ("grey", -0.1),
+        ("blur", True),
+        ("blur", float("nan")),
+        ("strength", -1),
+        ("strength", float("inf")),
+        ("strength", None),
+        ("area", 0.08),
+        ("area", (0.0, 1.0)),
+        ("area", (0.5, 0.2)),
+        ("area", (0.5, 1.2)),
+        ("area", (0.1, 0.2, 0.3)),
+    ],
+)
+def test_make_refuses_values_outside_their_range(key, value):
+    with pytest.raises(ValueError, match=rf"views\.strong\.{key} is .*; it must be a"):
+        views.make({"strong": {"policy": "simclr", **SETTINGS, key: value}}, 32)
