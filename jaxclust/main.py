@@ -235,7 +235,7 @@ def _check_sizes(clusters: int, batch_size: int, examples: dict[str, int], devic
         )
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
     """A second start of the same program reads it from disk instead of compiling it."""
     jax.config.update("jax_compilation_cache_dir", str(data.cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -248,7 +248,7 @@ def main(argv: list[str]) -> None:
       ConfigError, RunError: as `cli` reports them.
     """
     args, overrides = parse(argv)
-    _use_compilation_cache()
+    use_compilation_cache()
     run = build(args, overrides)
     if args.mode == "train":
         announce(run)

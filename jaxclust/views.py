@@ -180,20 +180,21 @@ def _blur_radius(size):
 
 
 # ---------------------------------------------------------------- sampling
+# Few calls of jax.random, each for several numbers: every call takes XLA a fifth of a second to compile.
 
 
 def sample_simclr(key, shape, *, area, flip, strength, grey, blur) -> SimclrParams:
     """Draws the parameters of one `simclr` view of an image of shape (H, W); the settings are `simclr`'s."""
-    keys = jax.random.split(key, 6)
+    crop_key, jitter_key, key = jax.random.split(key, 3)
     spread = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    low, high = jnp.array([0, 0, 0, SIGMA[0]]), jnp.array([1, 1, 1, SIGMA[1]])
+    flips, greys, blurs, sigma = jax.random.uniform(key, (4,), minval=low, maxval=high)
     return SimclrParams(
-        crop=sample_crop(keys[0], shape, area),
-        flip=jax.random.bernoulli(keys[1], flip),
-        jitter=sample_jitter(keys[2], *spread, p=0.8),
-        grey=jax.random.bernoulli(keys[3], grey),
-        sigma=jnp.where(
-            jax.random.bernoulli(keys[4], blur), jax.random.uniform(keys[5], minval=SIGMA[0], maxval=SIGMA[1]), 0.0
-        ),
+        crop=sample_crop(crop_key, shape, area),
+        flip=flips < flip,
+        jitter=sample_jitter(jitter_key, *spread, p=0.8),
+        grey=greys < grey,
+        sigma=jnp.where(blurs < blur, sigma, 0.0),
     )
 
 
@@ -209,12 +210,13 @@ def sample_crop(key, shape, area) -> Crop:
       The first of ten draws that fits in the image; if none fits, the largest central crop of a valid aspect.
     """
     H, W = shape
-    area_key, aspect_key, place_key = jax.random.split(key, 3)
-    pixels = H * W * jax.random.uniform(area_key, (ATTEMPTS,), minval=area[0], maxval=area[1])
-    low, high = map(math.log, ASPECT)
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (ATTEMPTS,), minval=low, maxval=high))
+    key, place_key = jax.random.split(key)
+    low, high = (jnp.array([area[i], math.log(ASPECT[i])]) for i in range(2))
+    fraction, log_aspect = jax.random.uniform(key, (ATTEMPTS, 2), minval=low, maxval=high).T
+    pixels, aspect = H * W * fraction, jnp.exp(log_aspect)
     widths = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
     heights = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
+    widths, heights = jax.lax.optimization_barrier((widths, heights))  # rounded once, the same for every use
     fits = (widths > 0) & (widths <= W) & (heights > 0) & (heights <= H)
     first = jnp.argmax(fits)
 
@@ -236,13 +238,13 @@ def sample_jitter(key, brightness, contrast, saturation, hue, p) -> Jitter:
       hue: the shift is uniform in [-hue, hue] turns.
       p: probability.
     """
-    happens_key, range_key, time_key = jax.random.split(key, 3)
     spread = jnp.array([brightness, contrast, saturation, hue])
-    centre = jnp.array([1.0, 1.0, 1.0, 0.0])
-    low = jnp.maximum(centre - spread, jnp.array([0.0, 0.0, 0.0, -jnp.inf]))
-    values = jax.random.uniform(range_key, (4,), minval=low, maxval=centre + spread)
-    values = jnp.where(jax.random.bernoulli(happens_key, p), values, centre)
-    return Jitter(*values, time=jax.random.uniform(time_key, (4,)))
+    nothing = jnp.array([1.0, 1.0, 1.0, 0.0])
+    low = jnp.maximum(nothing - spread, jnp.array([0.0, 0.0, 0.0, -jnp.inf]))
+    value_key, key = jax.random.split(key)
+    values = jax.random.uniform(value_key, (4,), minval=low, maxval=nothing + spread)
+    happens, *time = jax.random.uniform(key, (5,))
+    return Jitter(*jnp.where(happens < p, values, nothing), time=jnp.stack(time))
 
 
 # ---------------------------------------------------------------- operations
@@ -270,13 +272,14 @@ def crop_resize(image, top, left, height, width, flip, size) -> Planes:
 
 def _taps(start, length, extent, mirror, size):
     """Which pixels of [start, start + length) make up each of `size` pixels, and their weights: [size, taps] each."""
-    scale = length / size
-    support = jnp.maximum(scale, 1.0)  # of the triangle filter, in pixels of the source
+    # Positions are whole numbers of 1 / (2 size) pixels. XLA may compute an index twice, for the gather and for the
+    # weight, and round the two differently; a floor of floats could then pair a weight with the wrong pixel.
     taps = math.ceil(2 * max(extent / size, 1))  # as many as the widest support can reach
-    centre = (jnp.arange(size) + 0.5) * scale
-    centre = jnp.where(mirror, length - centre, centre)[:, None]
-    index = jnp.floor(centre - support + 0.5).astype(jnp.int32) + jnp.arange(taps)
-    weight = jnp.maximum(0.0, 1 - jnp.abs(index + 0.5 - centre) / support)
+    support = jnp.maximum(length, size)  # of the triangle filter: a pixel of the source or, if larger, of the result
+    i = jnp.arange(size)[:, None]
+    centre = (2 * jnp.where(mirror, size - 1 - i, i) + 1) * length
+    index = (centre - 2 * support + size) // (2 * size) + jnp.arange(taps)
+    weight = jnp.maximum(0.0, 1 - jnp.abs((2 * index + 1) * size - centre) / (2 * support))
     weight = jnp.where((index >= 0) & (index < length), weight, 0.0)  # nothing leaks in from outside the crop
     return start + jnp.clip(index, 0, length - 1), weight / weight.sum(1, keepdims=True)
 

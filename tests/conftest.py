@@ -33,8 +33,9 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or writes the user's cache."""
+    """No test reads or writes the user's cache; tests share one, so that each program is compiled once."""
     monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    main.use_compilation_cache()
 
 
 @pytest.fixture

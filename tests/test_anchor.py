@@ -94,11 +94,9 @@ def test_stop_gradient_is_a_switch_on_the_anchor(stop):
     """With the gradient stopped, q0 in the anchor is a constant: only x0 can tell, so perturb it."""
     method, args = setup(instance=0.0, cluster=0.0, anchor=1.0, stop_gradient=stop)
     params, stats, memory, batch, key = args
-    at = (
-        lambda x0: method.tasks["cluster"].loss(
-            params, stats, memory, batch._replace(views=(x0, *batch.views[1:])), key
-        )[0]
-    )
+    at = lambda x0: method.tasks["cluster"].loss(
+        params, stats, memory, batch._replace(views=(x0, *batch.views[1:])), key
+    )[0]
     gradient = np.abs(jax.grad(at)(batch.views[0])).max()
     assert (gradient == 0) == stop
 

@@ -1,4 +1,5 @@
-"""Cluster Analysis with Deep Embeddings and Contrastive Learning (Sundareswaran et al., 2021): "Anchor".
+"""Cluster Analysis with Deep Embeddings and Contrastive Learning (Sundareswaran et al., 2021,
+arXiv:2109.12714): "Anchor".
 
 SimCLR's loss shapes the features, DEC's centres cluster the plain image, and the anchor loss makes the augmented
 images agree with it. The paper numbers no equations; in its order, with h = f(x), z = g_I(h), q = g_C(h):

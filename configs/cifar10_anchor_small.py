@@ -1,0 +1,48 @@
+"""Anchor on the 10,000 test images of CIFAR-10, sized for a laptop without a GPU.
+
+python -m jaxclust.main --config=configs/cifar10_anchor_small.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict(
+        dict(
+            seed=0,
+            clusters=10,
+            data=dict(
+                name="cifar10",
+                splits=dict(train="test"),
+                label="label",  # for scores only
+                size=32,
+                dir="",
+                resident="auto",
+            ),
+            views=dict(
+                plain=dict(policy="plain"),
+                strong=dict(policy="simclr", area=(0.2, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.0),
+            ),
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),
+            method=dict(
+                name="anchor",
+                views=("plain", "strong", "strong"),
+                projection=128,
+                tau=0.5,
+                alpha=1.0,
+                instance=20.0,
+                cluster=0.1,
+                anchor=0.1,
+                anchor_loss="q0_q",
+                stop_gradient=True,
+                space="projection",
+                scale=5.0,
+                init_epoch=45,
+                init_features="eval",
+            ),
+            optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
+            train=dict(epochs=60, batch_size=256, log_every=13),
+            eval=dict(view="plain", batch_size=512, restarts=10),
+            checkpoint=dict(every=5, keep=3),
+        )
+    )
