@@ -74,7 +74,11 @@ def load(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
 
 def from_json(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
     """The config that a run keeps in its workdir, with overrides."""
-    return _override(ConfigDict(json.loads(path.read_text())), overrides, str(path))
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError as e:
+        raise ConfigError(f"{path} is damaged ({e}); move it away, or give another --workdir") from e
+    return _override(ConfigDict(saved), overrides, str(path))
 
 
 def _override(config: ConfigDict, overrides: Mapping[str, str], source: str) -> ConfigDict:

@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wro
 import argparse
 import importlib
 import importlib.metadata
-import json
 import pkgutil
 import platform
 import sys
@@ -18,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import absl.logging
 import jax
 from ml_collections import ConfigDict
 
@@ -207,7 +207,7 @@ def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> 
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
     if saved.is_file():
-        changed = config.differences(json.loads(saved.read_text()), cfg.to_dict())
+        changed = config.differences(config.from_json(saved, {}).to_dict(), cfg.to_dict())
         if changed:
             what = "; ".join(f"{name} was {old!r} and is {new!r}" for name, old, new in changed)
             raise ConfigError(f"the run in {workdir} was made with other settings: {what}; give another --workdir")
@@ -262,6 +262,7 @@ def main(argv: list[str]) -> None:
 def cli(argv: list[str] | None = None) -> int:
     """The console command: `main` with errors turned into a sentence and an exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    absl.logging.set_verbosity(absl.logging.ERROR)  # the libraries' chatter is not for our users
     try:
         main(argv)
     except (ConfigError, RunError) as e:

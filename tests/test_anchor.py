@@ -7,7 +7,7 @@ import pytest
 from conftest import config_of
 from test_losses import dec_target_oracle, nt_xent_oracle, student_t_oracle
 
-from jaxclust import config
+from jaxclust import config, nets
 from jaxclust.methods import anchor
 from jaxclust.types import Batch, DataSpec
 
@@ -17,7 +17,9 @@ PAPER = {"space": "backbone", "init_epoch": 0, "instance": 20.0, "cluster": 0.1,
 
 def setup(step=0, **settings):
     """A small Anchor with centres among its features: (method, arguments of a loss)."""
-    cfg = config.load(config_of("anchor"), {"clusters": str(K), "net.width": "2", "net.depth": "18"})
+    cfg = config.load(
+        config_of("anchor"), {"clusters": str(K), "net.width": "2", "net.depth": "18", "net.stem": "cifar"}
+    )
     with cfg.method.ignore_type():
         cfg.method.update(PAPER | settings)
     method = anchor.make(cfg)
@@ -45,8 +47,6 @@ def oracle(method, args, space="backbone", scale=1.0):
 
 
 def features(params, stats, x):
-    from jaxclust import nets
-
     f = nets.ResNet(depth=18, stem="cifar", width=2)
     h, _ = f.apply({"params": params["f"], "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
     z = nets.MLP(hidden=16, out=128).apply({"params": params["g_i"]}, h)
@@ -84,7 +84,7 @@ def test_contrast_is_the_instance_loss_alone():
     method, args = setup(init_epoch=1)
     params, stats, memory, batch, key = args
     batch = batch._replace(views=batch.views[1:])
-    loss, out = method.tasks["contrast"].loss(params, stats, memory, batch, key)
+    loss, _ = method.tasks["contrast"].loss(params, stats, memory, batch, key)
     _, z, _, _ = oracle(method, args)
     np.testing.assert_allclose(loss, 20 * nt_xent_oracle(z[1], z[2], 0.5), rtol=2e-5)
 
@@ -94,10 +94,12 @@ def test_stop_gradient_is_a_switch_on_the_anchor(stop):
     """With the gradient stopped, q0 in the anchor is a constant: only x0 can tell, so perturb it."""
     method, args = setup(instance=0.0, cluster=0.0, anchor=1.0, stop_gradient=stop)
     params, stats, memory, batch, key = args
-    at = lambda x0: method.tasks["cluster"].loss(
-        params, stats, memory, batch._replace(views=(x0, *batch.views[1:])), key
-    )[0]
-    gradient = np.abs(jax.grad(at)(batch.views[0])).max()
+
+    def loss_at(x0):
+        seen = batch._replace(views=(x0, *batch.views[1:]))
+        return method.tasks["cluster"].loss(params, stats, memory, seen, key)[0]
+
+    gradient = np.abs(jax.grad(loss_at)(batch.views[0])).max()
     assert (gradient == 0) == stop
 
 

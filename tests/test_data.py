@@ -57,7 +57,7 @@ def test_decoded_images_come_from_the_cache_the_second_time(tmp_path, monkeypatc
 
 def test_a_decoding_that_breaks_off_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match="ends here"), pytest.warns(UserWarning):
+    with pytest.raises(OSError, match="ends here"), pytest.warns(UserWarning, match="cannot be written"):
         data._cached("set", Records(2500, fail_at=1700), "label")
     assert not list(tmp_path.iterdir())
 

@@ -119,6 +119,11 @@ def test_a_checkpoint_of_other_settings_is_refused_with_both_values(capsys, tmp_
     assert "seed was 0 and is 7" in line
 
 
+def test_a_damaged_config_in_the_workdir_is_named(capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0,')
+    assert "config.json is damaged" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}")
+
+
 def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tmp_path, capsys):
     run = small_run(DIGITS, tmp_path)
     main.run_training(run)
