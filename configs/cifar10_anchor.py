@@ -41,6 +41,7 @@ def get_config():
                 scale=1.0,  # of the space "projection" only
                 init_epoch=0,
                 init_features="eval",
+                init_sample=1000,  # an untrained network's centres need no more, and a sweep over 60,000 images is slow
             ),
             optim=dict(name="adam", lr=3e-4, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
             train=dict(epochs=1000, batch_size=128, log_every=50),

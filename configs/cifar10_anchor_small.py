@@ -13,17 +13,18 @@ def get_config():
             clusters=10,
             data=dict(
                 name="cifar10",
-                splits=dict(train="test"),
+                splits=dict(train="test"),  # 10,000 images instead of 60,000
                 label="label",  # for scores only
-                size=32,
+                size=32,  # as stored; the paper enlarges to 224
                 dir="",
                 resident="auto",
             ),
             views=dict(
                 plain=dict(policy="plain"),
+                # At 32 pixels a crop of 8 % is 9 pixels wide.
                 strong=dict(policy="simclr", area=(0.2, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.0),
             ),
-            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),  # small: for two cores
             method=dict(
                 name="anchor",
                 views=("plain", "strong", "strong"),
@@ -35,11 +36,13 @@ def get_config():
                 anchor=0.1,
                 anchor_loss="q0_q",
                 stop_gradient=True,
-                space="projection",
-                scale=5.0,
-                init_epoch=45,
+                space="projection",  # what the instance loss shapes; the backbone's features have no fixed scale
+                scale=5.0,  # far enough apart for the Student-t kernel to tell the centres apart
+                init_epoch=45,  # centres placed in an untrained network mean nothing a few epochs later
                 init_features="eval",
+                init_sample=0,  # all images
             ),
+            # A shorter run takes larger steps.
             optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
             train=dict(epochs=60, batch_size=256, log_every=13),
             eval=dict(view="plain", batch_size=512, restarts=10),

@@ -1,4 +1,10 @@
-"""Anchor on scikit-learn's 1,797 handwritten digits."""
+"""Anchor on scikit-learn's 1,797 handwritten digits, the smallest real job there is.
+
+    python -m jaxclust.main --config=configs/digits_anchor.py
+
+Expect RESULT
+Where a setting is not the paper's, a comment says why.
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,15 +18,16 @@ def get_config():
                 name="digits",
                 splits=dict(train="all"),
                 label="label",  # for scores only
-                size=16,
+                size=16,  # the images are 8 x 8
                 dir="",
                 resident="auto",
             ),
             views=dict(
                 plain=dict(policy="plain"),
+                # A mirrored digit is another sign, a small crop of one is any digit, and there is no colour.
                 strong=dict(policy="simclr", area=(0.4, 1.0), flip=0.0, strength=0.5, grey=0.0, blur=0.0),
             ),
-            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),  # small: two cores, minutes
             method=dict(
                 name="anchor",
                 views=("plain", "strong", "strong"),
@@ -32,11 +39,13 @@ def get_config():
                 anchor=0.1,
                 anchor_loss="q0_q",
                 stop_gradient=True,
-                space="projection",
-                scale=5.0,
-                init_epoch=60,
+                space="projection",  # what the instance loss shapes; the backbone's features have no fixed scale
+                scale=5.0,  # far enough apart for the Student-t kernel to tell the centres apart
+                init_epoch=60,  # centres placed in an untrained network mean nothing a few epochs later
                 init_features="eval",
+                init_sample=0,  # all images
             ),
+            # A shorter run takes larger steps.
             optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
             train=dict(epochs=80, batch_size=256, log_every=7),
             eval=dict(view="plain", batch_size=512, restarts=10),

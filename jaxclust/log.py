@@ -67,6 +67,12 @@ class Log:
             self._file.close()
             self._board.close()
 
+    def say(self, text: str) -> None:
+        """Shows a line of text without breaking the progress bar."""
+        if self._write:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
     def push(self, step: int, epoch: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes the metrics of the step that was just dispatched, f32[] each.
 

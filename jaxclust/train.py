@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -164,6 +165,7 @@ def run(
             continue
         feed = feeds[stage.todo.split]
         if stage.todo.refit and done <= stage.start:
+            log.say(f"epoch {stage.epoch + 1}: {stage.todo.refit} from a sweep over the split {stage.todo.split}")
             state = refit(state, method.refits[stage.todo.refit], views, feed, mesh, batch_size)
         order = epoch_order(seed, stage.epoch, stage.part, len(feed), batch_size)[max(done - stage.start, 0) :]
         # Nothing may cross between host and devices unasked: one stray transfer a step halves a GPU's speed.
@@ -180,7 +182,7 @@ def run(
 
 
 def refit(state: State, todo: Refit, views: Mapping[str, View], feed: Feed, mesh: Mesh, batch_size: int) -> State:
-    """Embeds a split and lets the method rewrite its parameters and memory from it."""
+    """Embeds a split, or a sample of it, and lets the method rewrite its parameters and memory from it."""
     whole = sharding.replicated(mesh)
 
     @jax.jit
@@ -193,7 +195,13 @@ def refit(state: State, todo: Refit, views: Mapping[str, View], feed: Feed, mesh
     def update(state: State, h: Array):
         return todo.update(state.params, state.memory, h, stream(state.key, "refit", state.step))
 
-    h = feed.sweep(lambda chunk: embed(state, chunk), batch_size)
+    rows = None
+    if 0 < todo.sample < len(feed):
+        rows = jax.random.choice(
+            stream(state.key, "refit sample", state.step), len(feed), (todo.sample,), replace=False
+        )
+        rows = np.sort(jax.device_get(rows)).astype(np.int32)
+    h = feed.sweep(lambda chunk: embed(state, chunk), batch_size, rows)
     params, memory = update(state, sharding.put(h, whole))
     params, memory = jax.device_put((params, memory), whole)
     return state.replace(params=params, memory=memory)

@@ -71,6 +71,7 @@ class Refit(NamedTuple):
     view: str
     embed: Callable[..., Array]  # (params, stats, memory, images f32[B, H, W, C], key) -> f32[B, D]
     update: Callable[..., tuple[PyTree, PyTree]]  # (params, memory, f32[N, D], key) -> (params, memory)
+    sample: int = 0  # images to embed, drawn at random, in row order; 0 is all of them
 
 
 class Pass(NamedTuple):

@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.datasets import load_sample_images
 
 from jaxclust import views
+from jaxclust.views import operations, sampling
 
 SETTINGS = dict(area=(0.08, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.5)
 LEVEL = 1 / 255
-PACKED = 1 / views.LEVELS  # what one trip through the packed form may cost: half of it, on either side
+PACKED = 1 / operations.LEVELS  # what one trip through the packed form may cost: half of it, on either side
 
 
 def photo(width=96, height=80):
@@ -80,7 +81,7 @@ def test_plain_at_the_size_of_the_image_changes_nothing():
 @pytest.mark.parametrize("box", [(0, 0, 80, 96), (11, 7, 40, 53), (79, 95, 1, 1), (30, 0, 9, 96)])
 def test_crop_resize_is_pillows_crop_then_resize_then_mirror(image, box, flip):
     top, left, height, width = box
-    ours = jax.jit(views.crop_resize, static_argnames="size")(image, *box, flip, size=48)
+    ours = jax.jit(operations.crop_resize, static_argnames="size")(image, *box, flip, size=48)
     theirs = pil(image).crop((left, top, left + width, top + height)).resize((48, 48), Image.Resampling.BILINEAR)
     if flip:
         theirs = theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -90,7 +91,7 @@ def test_crop_resize_is_pillows_crop_then_resize_then_mirror(image, box, flip):
 def test_every_height_of_a_crop_is_pillows_in_one_batched_program():
     image = IMAGES["noise"]
     heights = np.arange(1, 81)
-    batch = jax.jit(jax.vmap(lambda height: jnp.stack(views.crop_resize(image, 0, 5, height, 60, True, 40), -1)))
+    batch = jax.jit(jax.vmap(lambda height: jnp.stack(operations.crop_resize(image, 0, 5, height, 60, True, 40), -1)))
     for height, ours in zip(heights, batch(heights)):
         theirs = pil(image).crop((5, 0, 65, height)).resize((40, 40), Image.Resampling.BILINEAR)
         assert_close(ours, unit(theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), most=1.05, mean=0.35)
@@ -101,9 +102,9 @@ def test_every_height_of_a_crop_is_pillows_in_one_batched_program():
 @pytest.mark.parametrize(
     ("adjust", "enhance", "most"),
     [
-        (views.adjust_brightness, ImageEnhance.Brightness, 1.0),
-        (views.adjust_contrast, ImageEnhance.Contrast, 1.2),  # Pillow rounds the mean too
-        (views.adjust_saturation, ImageEnhance.Color, 1.3),  # and the grey image
+        (operations.adjust_brightness, ImageEnhance.Brightness, 1.0),
+        (operations.adjust_contrast, ImageEnhance.Contrast, 1.2),  # Pillow rounds the mean too
+        (operations.adjust_saturation, ImageEnhance.Color, 1.3),  # and the grey image
     ],
 )
 def test_blends_are_pillows_enhancements(image, adjust, enhance, most, factor):
@@ -113,7 +114,7 @@ def test_blends_are_pillows_enhancements(image, adjust, enhance, most, factor):
 
 @each_image
 def test_saturation_zero_is_pillows_greyscale(image):
-    ours = to_array(views.adjust_saturation(to_planes(image), 0.0))
+    ours = to_array(operations.adjust_saturation(to_planes(image), 0.0))
     assert_close(ours, unit(pil(image).convert("L").convert("RGB")), most=0.51, mean=0.3)
 
 
@@ -125,7 +126,7 @@ def test_hue_shift_moves_only_h(turn):
     pixels[120:140] = pixels[120:140] > 0.5
     hsv = [colorsys.rgb_to_hsv(*p) for p in pixels]
     theirs = [colorsys.hsv_to_rgb((h + turn) % 1, s, v) for h, s, v in hsv]
-    ours = views.hue_shift(tuple(jnp.asarray(pixels.T[:, None], jnp.float32)), turn)
+    ours = operations.hue_shift(tuple(jnp.asarray(pixels.T[:, None], jnp.float32)), turn)
     np.testing.assert_allclose(to_array(ours)[0], theirs, atol=2e-6)
 
 
@@ -140,7 +141,7 @@ def pil_hue(image, turn):
 @pytest.mark.parametrize("turn", [-0.4, -0.1, 0.1, 0.5])
 def test_hue_shift_is_near_pillows(image, turn):
     # Pillow truncates H and S to eight bits and one step of H is up to six levels of a channel, so this is loose.
-    ours = to_array(views.hue_shift(to_planes(image), turn))
+    ours = to_array(operations.hue_shift(to_planes(image), turn))
     assert_close(ours, unit(pil_hue(pil(image), turn)), most=15.5, mean=1.7)
 
 
@@ -154,28 +155,28 @@ def gaussian(image, sigma, radius):
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
 @pytest.mark.parametrize("radius", [1, 4, 8])
 def test_blur_is_the_truncated_gaussian(image, sigma, radius):
-    ours = to_array(views.gaussian_blur(to_planes(image), sigma, radius))
+    ours = to_array(operations.gaussian_blur(to_planes(image), sigma, radius))
     np.testing.assert_allclose(ours, gaussian(image / 255, sigma, radius), atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
 def test_blur_is_near_pillows_box_approximation(sigma):
-    ours = to_array(views.gaussian_blur(to_planes(photo()), sigma, 8))
+    ours = to_array(operations.gaussian_blur(to_planes(photo()), sigma, 8))
     assert_close(ours, unit(pil(photo()).filter(ImageFilter.GaussianBlur(sigma))), most=15, mean=0.55)
 
 
 def test_blur_of_sigma_zero_changes_nothing():
     planes = to_planes(noise(20, 20))
-    np.testing.assert_allclose(to_array(views.gaussian_blur(planes, 0.0, 4)), to_array(planes), atol=1e-6)
+    np.testing.assert_allclose(to_array(operations.gaussian_blur(planes, 0.0, 4)), to_array(planes), atol=1e-6)
 
 
 def apply_in_order(planes, jitter):
     """`jitter`, the slow and obvious way."""
     operations = [
-        lambda p: views.adjust_brightness(p, jitter.brightness),
-        lambda p: views.adjust_contrast(p, jitter.contrast),
-        lambda p: views.adjust_saturation(p, jitter.saturation),
-        lambda p: views.hue_shift(p, jitter.hue),
+        lambda p: operations.adjust_brightness(p, jitter.brightness),
+        lambda p: operations.adjust_contrast(p, jitter.contrast),
+        lambda p: operations.adjust_saturation(p, jitter.saturation),
+        lambda p: operations.hue_shift(p, jitter.hue),
     ]
     for i in np.argsort(jitter.time):
         planes = operations[i](planes)
@@ -185,8 +186,8 @@ def apply_in_order(planes, jitter):
 def test_jitter_applies_the_four_in_each_of_the_24_orders():
     planes = to_planes(photo(24, 24))
     times = jnp.array(list(permutations([0.1, 0.2, 0.3, 0.4])))
-    jitter = views.Jitter(1.3, 1.4, 1.5, 0.13, times)
-    ours = jax.vmap(lambda time: jnp.stack(views.jitter(planes, jitter._replace(time=time)), -1))(times)
+    jitter = operations.Jitter(1.3, 1.4, 1.5, 0.13, times)
+    ours = jax.vmap(lambda time: jnp.stack(operations.jitter(planes, jitter._replace(time=time)), -1))(times)
     theirs = [to_array(apply_in_order(planes, jitter._replace(time=time))) for time in times]
     # Three trips through ten bits, of which later factors above 1 enlarge what the earlier cost.
     np.testing.assert_allclose(ours, theirs, atol=4 * PACKED)
@@ -196,7 +197,7 @@ def test_jitter_applies_the_four_in_each_of_the_24_orders():
 
 def test_jitter_of_nothing_changes_nothing():
     planes = to_planes(noise(20, 20))
-    ours = views.jitter(planes, views.Jitter(1.0, 1.0, 1.0, 0.0, jnp.array([0.3, 0.1, 0.4, 0.2])))
+    ours = operations.jitter(planes, operations.Jitter(1.0, 1.0, 1.0, 0.0, jnp.array([0.3, 0.1, 0.4, 0.2])))
     np.testing.assert_allclose(to_array(ours), to_array(planes), atol=1e-6)
 
 
@@ -211,7 +212,7 @@ def keys():
 @pytest.fixture(scope="module")
 def sample(keys):
     """The parameters that `keys` give an image of the shape (80, 96), on the host."""
-    draw = jax.jit(jax.vmap(lambda key: views.sample_simclr(key, (80, 96), **SETTINGS)))
+    draw = jax.jit(jax.vmap(lambda key: sampling.sample_simclr(key, (80, 96), **SETTINGS)))
     return jax.device_get(draw(keys))
 
 
@@ -296,7 +297,7 @@ def test_what_is_switched_off_leaves_the_program():
 
 def test_images_of_other_channel_counts_are_refused():
     with pytest.raises(ValueError, match=r"1 or 3 channels, not of shape \(8, 8, 4\)"):
-        views.crop_resize(noise(8, 8, 4), 0, 0, 8, 8, False, 8)
+        operations.crop_resize(noise(8, 8, 4), 0, 0, 8, 8, False, 8)
 
 
 # ---------------------------------------------------------------- sampling
@@ -332,7 +333,7 @@ def test_jitter_values_are_uniform_independent_and_happen_together(sample):
 
 def test_jitter_factors_are_floored_at_zero():
     keys = jax.random.split(jax.random.key(5), 5_000)
-    jitter = jax.jit(jax.vmap(lambda key: views.sample_jitter(key, 1.6, 0.4, 0.4, 0.4, p=1.0)))(keys)
+    jitter = jax.jit(jax.vmap(lambda key: sampling.sample_jitter(key, 1.6, 0.4, 0.4, 0.4, p=1.0)))(keys)
     assert_uniform(jitter.brightness, 0.0, 2.6)
     assert_uniform(jitter.contrast, 0.6, 1.4)
     assert_uniform(jitter.hue, -0.4, 0.4)
@@ -361,7 +362,7 @@ def test_crops_lie_in_the_image_within_the_stated_area_and_aspect(sample):
 
 
 def draw_crops(keys, shape, area):
-    return jax.device_get(jax.jit(jax.vmap(lambda key: views.sample_crop(key, shape, area)))(keys))
+    return jax.device_get(jax.jit(jax.vmap(lambda key: sampling.sample_crop(key, shape, area)))(keys))
 
 
 def test_crops_that_always_fit_are_uniform_in_area_log_aspect_and_place():
@@ -393,7 +394,7 @@ def test_crops_reach_every_place_down_to_the_last_pixel():
 
 @pytest.mark.parametrize(("shape", "expected"), [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10))])
 def test_a_crop_that_never_fits_falls_back_to_the_centre(shape, expected):
-    crop = views.sample_crop(jax.random.key(0), shape, (1.0, 1.0))
+    crop = sampling.sample_crop(jax.random.key(0), shape, (1.0, 1.0))
     assert tuple(map(int, crop)) == expected
 
 

@@ -20,6 +20,7 @@ Deviations:
     epochs later. A later epoch trains the instance loss alone until then.
   * `init_features` "eval" embeds plain images with running statistics; "train" embeds augmented ones with the
     statistics of each batch, as the released code does.
+  * `init_sample` lets k-means see a sample instead of all images.
   * `space` "projection" puts the centres among `scale` * z / |z| instead of h.
 """
 
@@ -56,6 +57,7 @@ class Settings:
     scale: float  # length of the embeddings in the space "projection"; the paper's backbone is left as it is
     init_epoch: int  # k-means places the centres at the start of this epoch; 0 is the paper
     init_features: str  # "eval" or "train"
+    init_sample: int  # images that k-means sees, drawn at random; 0 is all
 
     def __post_init__(self):
         if len(self.views) != 3:
@@ -66,8 +68,9 @@ class Settings:
         for name in ("tau", "alpha", "scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"method.{name} is {getattr(self, name)}; it must be positive")
-        if self.init_epoch < 0:
-            raise ValueError(f"method.init_epoch is {self.init_epoch}; it must not be negative")
+        for name in ("init_epoch", "init_sample"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"method.{name} is {getattr(self, name)}; it must not be negative")
         if self.projection < 1:
             raise ValueError(f"method.projection is {self.projection}; it must be at least 1")
         for name in ("instance", "cluster", "anchor"):
@@ -150,6 +153,8 @@ def make(config: Mapping[str, Any]) -> Method:
         h, z, _ = embed(params, stats, x, s.init_features == "train")
         return located(h, z)
 
+    shown = s.views[0] if s.init_features == "eval" else s.views[1]
+
     def place(params, memory, h, key):
         return {**params, "mu": assign.kmeans(key, h, clusters).centres}, memory
 
@@ -169,7 +174,7 @@ def make(config: Mapping[str, Any]) -> Method:
             "contrast": Task(tuple(s.views[1:]), contrast, keep_memory),
             "cluster": Task(tuple(s.views), cluster, keep_memory),
         },
-        refits={"centres": Refit(s.views[0] if s.init_features == "eval" else s.views[1], features, place)},
+        refits={"centres": Refit(shown, features, place, s.init_sample)},
         plan=plan,
         predict=predict,
     )

@@ -1,0 +1,88 @@
+"""The parameters of a random view, drawn from one key."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclust.views.operations import Crop, Jitter
+
+ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
+SIGMA = (0.1, 2.0)  # of the blur, in pixels
+ATTEMPTS = 10  # crops drawn before falling back to the central one
+
+
+class SimclrParams(NamedTuple):
+    crop: Crop
+    flip: jax.Array  # bool[]
+    jitter: Jitter
+    grey: jax.Array  # bool[]
+    sigma: jax.Array  # f32[], pixels; 0 is no blur
+
+
+# Few calls of jax.random, each for several numbers: every call takes XLA a fifth of a second to compile.
+
+
+def sample_simclr(key, shape, *, area, flip, strength, grey, blur) -> SimclrParams:
+    """Draws the parameters of one `simclr` view of an image of shape (H, W); the settings are `simclr`'s."""
+    crop_key, jitter_key, key = jax.random.split(key, 3)
+    spread = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    low, high = jnp.array([0, 0, 0, SIGMA[0]]), jnp.array([1, 1, 1, SIGMA[1]])
+    flips, greys, blurs, sigma = jax.random.uniform(key, (4,), minval=low, maxval=high)
+    return SimclrParams(
+        crop=sample_crop(crop_key, shape, area),
+        flip=flips < flip,
+        jitter=sample_jitter(jitter_key, *spread, p=0.8),
+        grey=greys < grey,
+        sigma=jnp.where(blurs < blur, sigma, 0.0),
+    )
+
+
+def sample_crop(key, shape, area) -> Crop:
+    """Draws a crop of random area and aspect, as torchvision's RandomResizedCrop does.
+
+    Args:
+      key: PRNG key.
+      shape: (H, W) of the image.
+      area: smallest and largest crop, as a fraction of the image.
+
+    Returns:
+      The first of ten draws that fits in the image; if none fits, the largest central crop of a valid aspect.
+    """
+    H, W = shape
+    key, place_key = jax.random.split(key)
+    low, high = (jnp.array([area[i], math.log(ASPECT[i])]) for i in range(2))
+    fraction, log_aspect = jax.random.uniform(key, (ATTEMPTS, 2), minval=low, maxval=high).T
+    pixels, aspect = H * W * fraction, jnp.exp(log_aspect)
+    widths = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
+    widths, heights = jax.lax.optimization_barrier((widths, heights))  # rounded once, the same for every use
+    fits = (widths > 0) & (widths <= W) & (heights > 0) & (heights <= H)
+    first = jnp.argmax(fits)
+
+    central_h, central_w = min(H, round(W / ASPECT[0])), min(W, round(H * ASPECT[1]))
+    height = jnp.where(fits[first], heights[first], central_h)
+    width = jnp.where(fits[first], widths[first], central_w)
+    room = jnp.stack([H - height, W - width])
+    place = jnp.floor(jax.random.uniform(place_key, (2,)) * (room + 1)).astype(jnp.int32)
+    top, left = jnp.where(fits[first], jnp.minimum(place, room), room // 2)
+    return Crop(top, left, height, width)
+
+
+def sample_jitter(key, brightness, contrast, saturation, hue, p) -> Jitter:
+    """Draws a colour jitter that happens with probability `p`, and with 1 - p changes nothing.
+
+    Args:
+      key: PRNG key.
+      brightness, contrast, saturation: a factor is uniform in [max(0, 1 - this), 1 + this].
+      hue: the shift is uniform in [-hue, hue] turns.
+      p: probability.
+    """
+    spread = jnp.array([brightness, contrast, saturation, hue])
+    nothing = jnp.array([1.0, 1.0, 1.0, 0.0])
+    low = jnp.maximum(nothing - spread, jnp.array([0.0, 0.0, 0.0, -jnp.inf]))
+    value_key, key = jax.random.split(key)
+    values = jax.random.uniform(value_key, (4,), minval=low, maxval=nothing + spread)
+    happens, *time = jax.random.uniform(key, (5,))
+    return Jitter(*jnp.where(happens < p, values, nothing), time=jnp.stack(time))
