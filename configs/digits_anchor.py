@@ -41,13 +41,13 @@ def get_config():
                 stop_gradient=True,
                 space="projection",  # what the instance loss shapes; the backbone's features have no fixed scale
                 scale=5.0,  # far enough apart for the Student-t kernel to tell the centres apart
-                init_epoch=60,  # centres placed in an untrained network mean nothing a few epochs later
+                init_epoch=90,  # centres placed in an untrained network mean nothing a few epochs later
                 init_features="eval",
                 init_sample=0,  # all images
             ),
-            # A shorter run takes larger steps.
-            optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
-            train=dict(epochs=80, batch_size=256, log_every=7),
+            # A shorter run takes larger steps, and ends with small ones.
+            optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="cosine", warmup_epochs=0),
+            train=dict(epochs=120, batch_size=256, log_every=7),
             eval=dict(view="plain", batch_size=512, restarts=10),
             checkpoint=dict(every=10, keep=3),
         )

@@ -14,6 +14,7 @@ import platform
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from jaxclust.config import ConfigError, hint, settings
 from jaxclust.feed import Feed
 from jaxclust.files import write_atomically, write_json
 from jaxclust.log import Log, RunError
-from jaxclust.types import DataSpec, Method, State
+from jaxclust.types import DataSpec, State
 
 MODES = ("train", "evaluate")
 PACKAGES = (
@@ -47,14 +48,10 @@ class Run(NamedTuple):
 
     config: ConfigDict
     workdir: Path
-    mesh: jax.sharding.Mesh
     sources: dict[str, data.Source]
-    method: Method
-    views: dict[str, views.View]
-    optimizer: object
-    stages: list[train.Stage]
+    plan: train.Plan
+    init: Callable[[], State]
     like: State  # abstract, on every device of the mesh
-    init: object  # () -> State
     train: train.Settings
     eval: evaluate.Settings
     checkpoint: checkpoint.Settings
@@ -131,49 +128,52 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     mesh = sharding.make_mesh()
     _check_sizes(cfg.clusters, train_s.batch_size, examples, mesh.size)
 
-    stages = list(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
+    stages = tuple(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
     per_epoch = sum(stage.steps for stage in stages if stage.epoch == 0)
     optimizer = optim.make(optim_s, stages[-1].start + stages[-1].steps, per_epoch)
+    plan = train.Plan(method, policies, optimizer, stages, mesh, cfg.seed, train_s.batch_size, checkpoint_s.every)
     spec = DataSpec(examples["train"], data_s.size, sources["train"].images.shape[-1])
     whole = sharding.replicated(mesh)
-    init = jax.jit(lambda seed: train.init_state(method, spec, optimizer, seed), out_shardings=whole)
-    like = jax.eval_shape(init, cfg.seed)
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), like)
+    init = jax.jit(lambda: train.init_state(method, spec, optimizer, cfg.seed), out_shardings=whole)
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(init))
     if args.mode == "train":
         _make_writable(workdir)
-    return Run(
-        cfg, workdir, mesh, sources, method, policies, optimizer, stages, like, lambda: init(cfg.seed),
-        train_s, eval_s, checkpoint_s, data_s.resident,
-    )  # fmt: skip
+    return Run(cfg, workdir, sources, plan, init, like, train_s, eval_s, checkpoint_s, data_s.resident)
+
+
+def feeds(run: Run) -> dict[str, Feed]:
+    """Every split of the run, ready to be drawn from."""
+    return {name: Feed(source.images, run.plan.mesh, run.resident) for name, source in run.sources.items()}
 
 
 def run_training(run: Run) -> State:
     """Trains to the end, from the newest checkpoint where there is one."""
-    config_file = run.workdir / "config.json"
     with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:
         if checkpoints.steps:
             state = checkpoints.restore(run.like)
             print(f"resuming from step {checkpoints.steps[-1]} in {run.workdir}", flush=True)
         else:
             state = run.init()
-        write_atomically(config_file, run.config.to_json(indent=2) + "\n")
-        step, last = int(state.step), run.stages[-1]
-        feeds = {n: Feed(source.images, run.mesh, run.resident) for n, source in run.sources.items()}
+        write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
+        last = run.plan.stages[-1]
         with Log(
-            run.workdir, step, last.start + last.steps, run.train.epochs, run.train.batch_size,
-            run.train.log_every, write=jax.process_index() == 0,
-        ) as log:  # fmt: skip
-            return train.run(
-                state, run.method, run.stages, run.views, run.optimizer, feeds, run.mesh, run.config.seed,
-                run.train.batch_size, checkpoints, run.checkpoint.every, log,
-            )  # fmt: skip
+            run.workdir,
+            step=int(state.step),
+            steps=last.start + last.steps,
+            epochs=run.train.epochs,
+            images=run.train.batch_size,
+            every=run.train.log_every,
+            write=jax.process_index() == 0,
+        ) as log:
+            return train.run(state, run.plan, feeds(run), checkpoints, log)
 
 
 def run_evaluation(run: Run, state: State) -> None:
     """Scores `state`, prints the table and writes `scores.json`."""
-    source = run.sources["train"]
-    feed = Feed(source.images, run.mesh, run.resident)
-    prediction = evaluate.embed(state, run.method, run.views[run.eval.view], feed, run.mesh, run.eval.batch_size)
+    source, plan = run.sources["train"], run.plan
+    prediction = evaluate.embed(
+        state, plan.method, plan.views[run.eval.view], feeds(run)["train"], plan.mesh, run.eval.batch_size
+    )
     scores = evaluate.score(prediction, source, run.config.clusters, run.config.seed, run.eval.restarts)
     scores = {"step": int(state.step), "seed": run.config.seed, **scores}
     if jax.process_index() == 0:
@@ -206,7 +206,7 @@ def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> 
         cfg = config.from_json(saved, overrides)
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
-    if saved.is_file():
+    if saved.is_file() and any((workdir / "checkpoints").glob("[0-9]*")):
         changed = config.differences(config.from_json(saved, {}).to_dict(), cfg.to_dict())
         if changed:
             what = "; ".join(f"{name} was {old!r} and is {new!r}" for name, old, new in changed)

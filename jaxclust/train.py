@@ -118,62 +118,56 @@ def timetable(method: Method, examples: Mapping[str, int], epochs: int, batch_si
             start += steps
 
 
-def run(
-    state: State,
-    method: Method,
-    stages: list[Stage],
-    views: Mapping[str, View],
-    optimizer: optax.GradientTransformation,
-    feeds: Mapping[str, Feed],
-    mesh: Mesh,
-    seed: int,
-    batch_size: int,
-    checkpoints: Checkpoints,
-    every: int,
-    log: Log,
-) -> State:
-    """Trains from `state` to the end of `stages`, and saves the last state.
+class Plan(NamedTuple):
+    """What is trained and in which order: all that `run` needs beside a state, images and places to write."""
+
+    method: Method
+    views: Mapping[str, View]
+    optimizer: optax.GradientTransformation
+    stages: tuple[Stage, ...]
+    mesh: Mesh
+    seed: int  # decides the order of the images
+    batch_size: int  # over all devices
+    save_every: int  # epochs
+
+
+def run(state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkpoints, log: Log) -> State:
+    """Trains from `state` to the end of the plan, and saves the last state.
 
     Where `state` lies inside a pass, the pass goes on at its next batch; a refit belongs to the moment before
     a pass's first step, so it is done exactly when no step of the pass is.
 
     Args:
-      state: on every device of `mesh`; it is donated.
-      method: what to train.
-      stages: the run's timetable.
-      views: the config's view policies.
-      optimizer: the same that initialised `state.opt`.
+      state: on every device of the mesh; it is donated.
+      plan: what to train.
       feeds: the splits' images.
-      mesh: the devices.
-      seed: decides the order of the images.
-      batch_size: images in a step.
       checkpoints: where to save.
-      every: epochs between checkpoints.
       log: takes the metrics.
 
     Raises:
       RunError: a metric is not finite; the checkpoints from before it are kept.
     """
-    whole = sharding.replicated(mesh)
+    whole = sharding.replicated(plan.mesh)
     steps = {
-        name: jax.jit(make_step(task, views, optimizer), donate_argnums=0, out_shardings=(whole, whole))
-        for name, task in method.tasks.items()
+        name: jax.jit(make_step(task, plan.views, plan.optimizer), donate_argnums=0, out_shardings=(whole, whole))
+        for name, task in plan.method.tasks.items()
     }
     done = int(state.step)
-    for stage in stages:
+    for stage in plan.stages:
         if stage.start + stage.steps <= done:
             continue
-        feed = feeds[stage.todo.split]
-        if stage.todo.refit and done <= stage.start:
-            log.say(f"epoch {stage.epoch + 1}: {stage.todo.refit} from a sweep over the split {stage.todo.split}")
-            state = refit(state, method.refits[stage.todo.refit], views, feed, mesh, batch_size)
-        order = epoch_order(seed, stage.epoch, stage.part, len(feed), batch_size)[max(done - stage.start, 0) :]
+        feed, todo = feeds[stage.todo.split], stage.todo
+        if todo.refit and done <= stage.start:
+            log.say(f"epoch {stage.epoch + 1}: {todo.refit} from a sweep over the split {todo.split}")
+            state = refit(state, plan, plan.method.refits[todo.refit], feed)
+        order = epoch_order(plan.seed, stage.epoch, stage.part, len(feed), plan.batch_size)
+        skip = max(done - stage.start, 0)
         # Nothing may cross between host and devices unasked: one stray transfer a step halves a GPU's speed.
         with jax.transfer_guard("disallow"):
-            for i, chunk in enumerate(feed.batches(order), start=max(done, stage.start) + 1):
-                state, metrics = steps[stage.todo.task](state, chunk)
+            for i, chunk in enumerate(feed.batches(order[skip:]), start=stage.start + skip + 1):
+                state, metrics = steps[todo.task](state, chunk)
                 log.push(i, stage.epoch, metrics)
-        if stage.last and (stage.epoch + 1) % every == 0:
+        if stage.last and (stage.epoch + 1) % plan.save_every == 0:
             log.drain()
             checkpoints.save(state)
     log.drain()
@@ -181,13 +175,13 @@ def run(
     return state
 
 
-def refit(state: State, todo: Refit, views: Mapping[str, View], feed: Feed, mesh: Mesh, batch_size: int) -> State:
+def refit(state: State, plan: Plan, todo: Refit, feed: Feed) -> State:
     """Embeds a split, or a sample of it, and lets the method rewrite its parameters and memory from it."""
-    whole = sharding.replicated(mesh)
+    whole = sharding.replicated(plan.mesh)
 
     @jax.jit
     def embed(state: State, chunk: Chunk):
-        x = augment(views[todo.view], stream(state.key, "refit views", state.step), chunk.ids, chunk.images)
+        x = augment(plan.views[todo.view], stream(state.key, "refit views", state.step), chunk.ids, chunk.images)
         h = todo.embed(state.params, state.stats, state.memory, x, stream(state.key, "refit embed", state.step))
         return jax.lax.with_sharding_constraint(h, whole)
 
@@ -201,7 +195,7 @@ def refit(state: State, todo: Refit, views: Mapping[str, View], feed: Feed, mesh
             stream(state.key, "refit sample", state.step), len(feed), (todo.sample,), replace=False
         )
         rows = np.sort(jax.device_get(rows)).astype(np.int32)
-    h = feed.sweep(lambda chunk: embed(state, chunk), batch_size, rows)
+    h = feed.sweep(lambda chunk: embed(state, chunk), plan.batch_size, rows)
     params, memory = update(state, sharding.put(h, whole))
     params, memory = jax.device_put((params, memory), whole)
     return state.replace(params=params, memory=memory)

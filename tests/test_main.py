@@ -120,6 +120,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_both_values(capsys, tmp_
 
 
 def test_a_damaged_config_in_the_workdir_is_named(capsys, tmp_path):
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     (tmp_path / "config.json").write_text('{"seed": 0,')
     assert "config.json is damaged" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}")
 
@@ -144,7 +145,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small
     """The learning rate jumps after the first epoch: the step and the term are named, the checkpoint stays."""
     main.run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
     run = small_run(DIGITS, tmp_path, overrides={"train.epochs": "20"})
-    run = run._replace(optimizer=optim.make(optim.Settings("adam", 1e30, 0.9, 0.0, "constant", 0.0), 40, 2))
+    diverging = optim.make(optim.Settings("adam", 1e30, 0.9, 0.0, "constant", 0.0), 40, 2)
+    run = run._replace(plan=run.plan._replace(optimizer=diverging))
     with pytest.raises(main.RunError, match=r"instance became nan at step \d+ \(epoch \d+\)"):
         main.run_training(run)
     with main.Checkpoints(tmp_path, keep=None) as checkpoints:

@@ -10,7 +10,7 @@ import pytest
 from conftest import METHODS, config_of
 
 from jaxclust import log, main, sharding, train
-from jaxclust.feed import Feed, epoch_order
+from jaxclust.feed import epoch_order
 from jaxclust.types import DataSpec
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
@@ -55,15 +55,15 @@ def recording_sgd(lr: float) -> optax.GradientTransformation:
 def history(run: main.Run, optimizer: optax.GradientTransformation) -> list:
     """(metrics, state) after every step of a run."""
     spec = DataSpec(len(run.sources["train"].images), run.config.data.size, run.sources["train"].images.shape[-1])
-    whole = sharding.replicated(run.mesh)
-    state = jax.jit(lambda: train.init_state(run.method, spec, optimizer, 0), out_shardings=whole)()
-    feeds = {n: Feed(source.images, run.mesh, "always") for n, source in run.sources.items()}
+    whole = sharding.replicated(run.plan.mesh)
+    state = jax.jit(lambda: train.init_state(run.plan.method, spec, optimizer, 0), out_shardings=whole)()
+    feeds = main.feeds(run)
     seen = []
-    for stage in run.stages:
+    for stage in run.plan.stages:
         feed = feeds[stage.todo.split]
         if stage.todo.refit:
-            state = train.refit(state, run.method.refits[stage.todo.refit], run.views, feed, run.mesh, 16)
-        step = train.make_step(run.method.tasks[stage.todo.task], run.views, optimizer)
+            state = train.refit(state, run.plan, run.plan.method.refits[stage.todo.refit], feed)
+        step = train.make_step(run.plan.method.tasks[stage.todo.task], run.plan.views, optimizer)
         step = jax.jit(step, out_shardings=(whole, whole))
         for chunk in feed.batches(epoch_order(0, stage.epoch, stage.part, len(feed), 16)):
             state, metrics = step(state, chunk)
@@ -85,10 +85,10 @@ def test_eight_devices_equal_one(method, small_run, tmp_path):
 
 def test_step_lowers_for_cuda_without_host_callbacks(method, small_run, tmp_path):
     run = small_run(config_of(method), tmp_path)
-    feed = Feed(run.sources["train"].images, run.mesh, "always")
+    feed = main.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), 16)))
-    for task in run.method.tasks.values():
-        step = jax.jit(train.make_step(task, run.views, run.optimizer), donate_argnums=0)
+    for task in run.plan.method.tasks.values():
+        step = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer), donate_argnums=0)
         exported = jax.export.export(step, platforms=["cuda"])(run.like, chunk)
         calls = set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
         assert not {name for name in calls if "callback" in name}

@@ -28,7 +28,7 @@ import numpy as np
 from jaxclust import main, nets, train
 from jaxclust.bench import pillow
 from jaxclust.config import ConfigError, settings
-from jaxclust.feed import Feed, epoch_order
+from jaxclust.feed import epoch_order
 from jaxclust.files import write_json
 
 SECONDS = 3.0  # of each rate's measurement
@@ -39,11 +39,11 @@ def steps(run: main.Run) -> dict[str, dict]:
     """Each task's whole step against its backbone's bare pass: one view at a time, as the step does it."""
     net = nets.backbone(settings(nets.Settings, run.config.net, "net"))
     batch, size = run.train.batch_size, run.config.data.size
-    feed = Feed(run.sources["train"].images, run.mesh, run.resident)
+    feed = main.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), batch)))
     state = run.init()
     rows = {}
-    for name, task in run.method.tasks.items():
+    for name, task in run.plan.method.tasks.items():
         shape = (len(task.views), batch, size, size, run.sources["train"].images.shape[-1])
         x = jax.random.uniform(jax.random.key(0), shape)
         variables = jax.jit(net.init, static_argnames="train")(jax.random.key(0), x[0, :1], train=False)
@@ -55,7 +55,7 @@ def steps(run: main.Run) -> dict[str, dict]:
 
             return jax.grad(total)(params)
 
-        whole = jax.jit(train.make_step(task, run.views, run.optimizer)).lower(state, chunk).compile()
+        whole = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer)).lower(state, chunk).compile()
         bare = jax.jit(bare).lower(variables["params"], variables["batch_stats"], x).compile()
         spent = _in_turn(
             lambda f=whole: f(state, chunk),
@@ -90,7 +90,7 @@ def augmentation(run: main.Run) -> dict[str, dict]:
     images = np.array(run.sources["train"].images[: run.train.batch_size])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = {}
-    for name, view in run.views.items():
+    for name, view in run.plan.views.items():
         how = dict(run.config.views[name])
         if how.pop("policy") != "simclr":
             continue
@@ -134,10 +134,10 @@ def one_step(argv: list[str]) -> None:
     args, overrides = main.parse(argv)
     main.use_compilation_cache()
     run = main.build(args, overrides)
-    feed = Feed(run.sources["train"].images, run.mesh, run.resident)
+    feed = main.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), run.train.batch_size)))
-    task = run.method.tasks[run.stages[0].todo.task]
-    jax.block_until_ready(jax.jit(train.make_step(task, run.views, run.optimizer))(run.init(), chunk))
+    task = run.plan.method.tasks[run.plan.stages[0].todo.task]
+    jax.block_until_ready(jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer))(run.init(), chunk))
 
 
 def memory() -> dict[str, float]:

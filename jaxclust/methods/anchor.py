@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclust import assign, nets
-from jaxclust.config import settings
+from jaxclust.config import ConfigError, settings
 from jaxclust.losses import dec_target, kl, normalise, nt_xent, student_t
 from jaxclust.types import Batch, Method, Out, Pass, Prediction, Refit, Task, keep_memory
 
@@ -82,6 +82,8 @@ def make(config: Mapping[str, Any]) -> Method:
     f = nets.backbone(settings(nets.Settings, config["net"], "net"))
     g_i = nets.MLP(hidden=f.features, out=s.projection, dtype=f.dtype)
     clusters = config["clusters"]
+    if 0 < s.init_sample < clusters:
+        raise ConfigError(f"method.init_sample is {s.init_sample}, fewer than the {clusters} clusters")
 
     def init(key, spec):
         key_f, key_g = jax.random.split(key)
