@@ -172,14 +172,14 @@ def test_blur_of_sigma_zero_changes_nothing():
 
 def apply_in_order(planes, jitter):
     """`jitter`, the slow and obvious way."""
-    operations = [
+    steps = [
         lambda p: operations.adjust_brightness(p, jitter.brightness),
         lambda p: operations.adjust_contrast(p, jitter.contrast),
         lambda p: operations.adjust_saturation(p, jitter.saturation),
         lambda p: operations.hue_shift(p, jitter.hue),
     ]
     for i in np.argsort(jitter.time):
-        planes = operations[i](planes)
+        planes = steps[i](planes)
     return planes
 
 
