@@ -111,7 +111,7 @@ def _read(name: str, text: str, current: Any) -> Any:
 def hint(word: str, words: Iterable[str], prefix: str = "") -> str:
     """`" (did you mean ...?)"`, or the list of what there is when nothing is near."""
     words = sorted(words)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.65)
     if near:
         return f" (did you mean {prefix}{near[0]}?)"
     return f" (there are: {', '.join(words)})" if words else ""

@@ -154,6 +154,11 @@ def run_training(run: Run) -> State:
             print(f"resuming from step {checkpoints.steps[-1]} in {run.workdir}", flush=True)
         else:
             state = run.init()
+        for name in set(run.plan.method.refits) - {stage.todo.refit for stage in run.plan.stages}:
+            print(
+                f"note: {run.train.epochs} epochs end before the {name} are fitted, so the clusters stay untrained",
+                file=sys.stderr,
+            )
         write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
         last = run.plan.stages[-1]
         with Log(
