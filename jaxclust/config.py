@@ -30,7 +30,10 @@ SECTIONS = {
 }
 
 # What may differ between a checkpoint and the run that continues it. All else is the run's identity.
-HARMLESS = ("train.epochs", "train.log_every", "eval", "checkpoint", "data.dir", "data.resident", "net.remat")
+HARMLESS = (
+    *("train.epochs", "train.log_every", "eval", "checkpoint"),
+    *("data.dir", "data.resident", "data.label", "net.remat"),
+)
 
 
 class ConfigError(ValueError):

@@ -1,7 +1,8 @@
 """Scores of a trained state: its own clusters, and k-means on its embeddings and on the raw pixels.
 
-Plain views, running statistics, every image once. Labels enter here and nowhere else, and only as the last
-argument of a score; without them the rest of the scores stand.
+Running statistics, every image once. All methods are scored alike on one view, `eval.view`; beside that stand the
+scores that a method's paper reports, on the view that it reports them for, `eval.paper_view`. Labels enter here and
+in `probe` and nowhere else, and only as the last argument of a score; without them the rest of the scores stand.
 """
 
 import dataclasses
@@ -22,13 +23,17 @@ from jaxclust.views import View
 @dataclasses.dataclass(frozen=True)
 class Settings:
     view: str  # the policy that images are shown through
+    paper_view: str  # the one that the method's paper evaluates on
     batch_size: int  # over all devices
     restarts: int  # of k-means
+    held_out: int  # images at the end of the train split that a linear probe is tested on; 0 where none is made
 
     def __post_init__(self):
         for name in ("batch_size", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"eval.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.held_out < 0:
+            raise ValueError(f"eval.held_out is {self.held_out}; it must not be negative")
 
 
 def embed(state: State, method: Method, view: View, feed: Feed, mesh: Mesh, batch_size: int) -> Prediction:
@@ -47,22 +52,38 @@ def score(prediction: Prediction, source: Source, clusters: int, seed: int, rest
     """All scores, ready for JSON.
 
     Returns:
-      `"cluster"` for the method's own assignment, `"kmeans_<embedding>"` for each embedding and
-      `"kmeans_pixels"`: each with `used_clusters`, `sizes`, `size_entropy` (1 when all clusters are of one
-      size), `silhouette` and `centre_distance`, and with labels `acc`, `nmi`, `ari`, `ami` and
-      `per_cluster_accuracy`. The cluster head is described among the first embedding, and has `confidence`.
+      `"cluster"` for the method's own assignment, where it has one, `"kmeans_<embedding>"` for each embedding and
+      `"kmeans_pixels"`; `row` says what each of them holds.
     """
-    key = jax.random.key(seed)
-    labels = np.argmax(prediction.q, axis=-1)
-    first = next(iter(prediction.embeddings.values()))
-    scores = {"cluster": describe(labels, first, clusters, source.labels)}
-    scores["cluster"]["confidence"] = float(metrics.confidence(prediction.q))
-    spaces = dict(prediction.embeddings)
-    spaces["pixels"] = source.images.reshape(len(source.images), -1).astype(np.float32) / 255
-    for name, x in spaces.items():
-        found = assign.kmeans(key, x, clusters, restarts=restarts)
-        scores[f"kmeans_{name}"] = describe(np.asarray(found.labels), x, clusters, source.labels)
-    return scores
+    names = ["cluster"] if prediction.q is not None else []
+    names += [f"kmeans_{space}" for space in (*prediction.embeddings, "pixels")]
+    return {name: row(name, prediction, source, clusters, seed, restarts) for name in names}
+
+
+def row(name: str, prediction: Prediction, source: Source, clusters: int, seed: int, restarts: int) -> dict[str, Any]:
+    """The scores of one clustering.
+
+    Args:
+      name: `"cluster"`, `"kmeans_<embedding>"` or `"kmeans_pixels"`.
+      prediction: of every image, as host arrays.
+      source: the images, and their labels where somebody knows them.
+      clusters: K.
+      seed: of k-means.
+      restarts: of k-means.
+
+    Returns:
+      What `describe` says. The method's own clusters are described among the first embedding, and have `confidence`.
+    """
+    if name == "cluster":
+        labels, x = np.argmax(prediction.q, axis=-1), next(iter(prediction.embeddings.values()))
+        confidence = {"confidence": float(metrics.confidence(prediction.q))}
+        return describe(labels, x, clusters, source.labels) | confidence
+    if name == "kmeans_pixels":
+        x = source.images.reshape(len(source.images), -1).astype(np.float32) / 255
+    else:
+        x = prediction.embeddings[name.removeprefix("kmeans_")]
+    labels = assign.kmeans(jax.random.key(seed), x, clusters, restarts=restarts).labels
+    return describe(np.asarray(labels), x, clusters, source.labels)
 
 
 def describe(labels: np.ndarray, x: np.ndarray, clusters: int, labels_true: np.ndarray | None) -> dict[str, Any]:
@@ -73,6 +94,10 @@ def describe(labels: np.ndarray, x: np.ndarray, clusters: int, labels_true: np.n
       x: f32[N, D], the embedding in which distances are measured.
       clusters: K, of which some may be empty.
       labels_true: i[N], or None where nobody knows.
+
+    Returns:
+      `used_clusters`, `sizes`, `size_entropy` (1 when all clusters are of one size), `silhouette` and
+      `centre_distance`, and with labels `acc`, `nmi`, `ari`, `ami` and `per_cluster_accuracy`.
     """
     sizes = metrics.cluster_sizes(labels, clusters)
     used = np.flatnonzero(sizes)
@@ -90,14 +115,18 @@ def describe(labels: np.ndarray, x: np.ndarray, clusters: int, labels_true: np.n
     return scores
 
 
-def table(scores: Mapping[str, Any]) -> str:
-    """The scores as lines of text for a terminal."""
-    rows = {name: row for name, row in scores.items() if isinstance(row, Mapping)}
-    columns = [c for c in ("acc", "nmi", "ari", "ami") if c in scores["cluster"]]
+def table(scores: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
+    """The scores as lines of text for a terminal: the common rows, then those that the paper reports."""
+    columns = [c for c in ("acc", "nmi", "ari", "ami") if c in scores["kmeans_pixels"]]
     columns += ["used_clusters", "size_entropy", "silhouette"]
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}  " + "  ".join(f"{c.replace('_', ' '):>13}" for c in columns)]
-    for name, row in rows.items():
+    width = max(map(len, (*scores, *paper)))
+
+    def line(name: str, row: Mapping[str, Any]) -> str:
         cells = [f"{row[c]:13d}" if isinstance(row[c], int) else f"{row[c]:13.3f}" for c in columns]
-        lines.append(f"{name:{width}}  " + "  ".join(cells))
+        return f"{name:{width}}  " + "  ".join(cells)
+
+    lines = [f"{'':{width}}  " + "  ".join(f"{c.replace('_', ' '):>13}" for c in columns)]
+    lines += [line(name, row) for name, row in scores.items()]
+    if paper:
+        lines += ["as the paper evaluates", *(line(name, row) for name, row in paper.items())]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxclust.files import write_atomically
+from jaxclust.watch import Watch, largest_cluster
 
 LAG = 4  # steps between a step's dispatch and the reading of its metrics
 
@@ -42,6 +43,7 @@ class Log:
         self._epochs, self._images, self._every, self._write = epochs, images, every, write
         self._pending = collections.deque()
         self._window, self._since, self._shown = [], time.perf_counter(), -1
+        self._watch = Watch()
         self._file = self._board = None
         if write:
             path = workdir / "metrics.jsonl"
@@ -74,7 +76,7 @@ class Log:
             sys.stdout.flush()
 
     def push(self, step: int, epoch: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics of the step that was just dispatched, f32[] each.
+        """Takes the metrics of the step that was just dispatched, f32[] each but for "sizes", f32[K].
 
         Raises:
           RunError: a metric of an earlier step, arrived by now, is not finite.
@@ -90,29 +92,41 @@ class Log:
 
     def _read(self) -> None:
         step, epoch, metrics = self._pending.popleft()
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        metrics = jax.device_get(metrics)
+        bad = [name for name, value in metrics.items() if not np.isfinite(value).all()]
         if bad:
             terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
             raise RunError(
                 f"{' and '.join(terms)} became {metrics[terms[0]]} at step {step} (epoch {epoch + 1}); the checkpoints "
                 f"from before it are kept; try a smaller optim.lr"
             )
+        for line in self._watch.see(epoch, metrics):
+            self.say(line)
         self._window.append(metrics)
         self._bar.update()
         if step % self._every == 0 or step == self._bar.total:
             self._record(step, epoch)
+        if step == self._bar.total:
+            for line in self._watch.judge():
+                self.say(line)
 
     def _record(self, step: int, epoch: int) -> None:
         now = time.perf_counter()
         # A window may hold steps of two tasks; each name is averaged over the steps that have it.
-        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+        names = dict.fromkeys(name for metrics in self._window for name in metrics if name != "sizes")
         mean = {name: float(np.mean([m[name] for m in self._window if name in m])) for name in names}
+        sizes = sum(m["sizes"] for m in self._window if "sizes" in m)
+        if np.ndim(sizes):
+            mean["used_clusters"] = int(np.count_nonzero(sizes))
+            mean["largest_cluster"] = largest_cluster(sizes)[1]
         mean["images_per_second"] = len(self._window) * self._images / (now - self._since)
         self._window, self._since = [], now
         if not self._write:
             return
-        self._file.write(json.dumps({"step": step, "epoch": epoch, **mean}) + "\n")
+        record = {"step": step, "epoch": epoch, **mean}
+        if np.ndim(sizes):
+            record["sizes"] = sizes.astype(int).tolist()
+        self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in mean.items():
             self._board.add_scalar(f"train/{name}", value, step)

@@ -25,16 +25,16 @@ def kl(p: Array, log_q: Array) -> Array:
     return jnp.sum(jax.scipy.special.xlogy(p, p) - p * log_q, axis=-1)
 
 
-def nt_xent(z1: Array, z2: Array, tau: float) -> Array:
+def nt_xent(z1: Array, z2: Array, tau: float, self_term: bool = False) -> Array:
     """Normalised-temperature cross-entropy (SimCLR, eq. 1), in nats.
 
-    Row i of `z1` and row i of `z2` are each other's positive; the other 2N - 2 rows are negatives. The
-    row itself is not in its denominator.
+    Row i of `z1` and row i of `z2` are each other's positive; the other 2N - 2 rows are negatives.
 
     Args:
       z1: embeddings of one view, f32[N, D]; cosine similarity, so their lengths do not matter.
       z2: embeddings of the other view, f32[N, D].
       tau: temperature.
+      self_term: whether a row is in its own denominator. SimCLR leaves it out; some papers print it.
 
     Returns:
       f32[], the mean over the 2N rows.
@@ -42,7 +42,8 @@ def nt_xent(z1: Array, z2: Array, tau: float) -> Array:
     n = z1.shape[0]
     z = normalise(jnp.concatenate([z1, z2]))  # f32[2N, D]
     sim = jnp.matmul(z, z.T, precision=HIGHEST) / tau  # f32[2N, 2N]
-    sim = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, sim)
+    if not self_term:
+        sim = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, sim)
     positive = jnp.sum(z[:n] * z[n:], axis=-1) / tau  # f32[N], the same for both directions
     return jnp.mean(jax.nn.logsumexp(sim, axis=-1)) - jnp.mean(positive)
 

@@ -2,6 +2,7 @@
 
     python -m jaxclust.main --config=configs/cifar10_anchor.py --config.optim.lr=1e-3 --workdir=runs/mine
     python -m jaxclust.main --mode=evaluate --workdir=runs/mine
+    python -m jaxclust.main --mode=probe --workdir=runs/mine
 
 Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 130 interrupted.
 """
@@ -22,15 +23,15 @@ import absl.logging
 import jax
 from ml_collections import ConfigDict
 
-from jaxclust import __version__, checkpoint, config, data, evaluate, methods, optim, sharding, train, views
+from jaxclust import __version__, checkpoint, config, data, evaluate, methods, optim, probe, sharding, train, views
 from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError, hint, settings
 from jaxclust.feed import Feed
 from jaxclust.files import write_atomically, write_json
 from jaxclust.log import Log, RunError
-from jaxclust.types import DataSpec, State
+from jaxclust.types import DataSpec, Prediction, State
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "probe")
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -69,8 +70,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--config", help="a config file, your own or one that ships with jaxclust (configs/...)")
     parser.add_argument("--workdir", type=Path, help="where the run lives (default: runs/<config name>)")
-    parser.add_argument("--mode", default="train", help=f"one of {', '.join(MODES)} (default: train)")
-    parser.add_argument("--step", type=int, help="evaluate: the checkpoint of this step (default: the newest)")
+    parser.add_argument(
+        "--mode",
+        default="train",
+        help="train (the default; it evaluates at the end), evaluate (score a checkpoint's clusters), "
+        "or probe (train a linear classifier on its frozen features)",
+    )
+    parser.add_argument("--step", type=int, help="evaluate, probe: the checkpoint of this step (default: the newest)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"jaxclust {__version__}")
     # argparse would take `--config.a=b` for an unknown flag; they are ours.
@@ -91,8 +97,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         raise ConfigError(f"unknown argument {unknown[0]}{hint(unknown[0].split('=')[0], flags)}")
     if args.mode not in MODES:
         raise ConfigError(f"unknown mode {args.mode}{hint(args.mode, MODES)}")
-    if args.step is not None and args.mode != "evaluate":
-        raise ConfigError("--step goes with --mode=evaluate; training resumes from the newest checkpoint")
+    if args.step is not None and args.mode == "train":
+        raise ConfigError("--step goes with --mode=evaluate or probe; training resumes from the newest checkpoint")
     return args, overrides
 
 
@@ -119,7 +125,7 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     except ValueError as e:
         raise ConfigError(str(e)) from e
     used = {v for t in method.tasks.values() for v in t.views} | {r.view for r in method.refits.values()}
-    for view in (*sorted(used), eval_s.view):
+    for view in (*sorted(used), eval_s.view, eval_s.paper_view):
         if view not in policies:
             raise ConfigError(f"the view {view!r} is used but is not in the section views{hint(view, policies)}")
 
@@ -127,6 +133,8 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     examples = {split: len(source.images) for split, source in sources.items()}
     mesh = sharding.make_mesh()
     _check_sizes(cfg.clusters, train_s.batch_size, examples, mesh.size)
+    if args.mode == "probe":
+        probe.check(sources["train"], eval_s.held_out)
 
     stages = tuple(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
     per_epoch = sum(stage.steps for stage in stages if stage.epoch == 0)
@@ -175,16 +183,39 @@ def run_training(run: Run) -> State:
 
 def run_evaluation(run: Run, state: State) -> None:
     """Scores `state`, prints the table and writes `scores.json`."""
-    source, plan = run.sources["train"], run.plan
-    prediction = evaluate.embed(
-        state, plan.method, plan.views[run.eval.view], feeds(run)["train"], plan.mesh, run.eval.batch_size
-    )
-    scores = evaluate.score(prediction, source, run.config.clusters, run.config.seed, run.eval.restarts)
-    scores = {"step": int(state.step), "seed": run.config.seed, **scores}
+    source, method, feed = run.sources["train"], run.plan.method, feeds(run)["train"]
+    view, paper_view = run.eval.view, run.eval.paper_view
+    how = (source, run.config.clusters, run.config.seed, run.eval.restarts)
+    scores = rows = evaluate.score(_predict(run, state, feed, view), *how)
+    if paper_view != view:
+        shown = _predict(run, state, feed, paper_view)
+        rows = {name: evaluate.row(name, shown, *how) for name in set(method.reported.values())}
+    paper = {name: rows[row] for name, row in method.reported.items()}
     if jax.process_index() == 0:
-        write_json(run.workdir / "scores.json", scores)
-        print(f"step {scores['step']}, {len(source.images):,} images, scores in {run.workdir / 'scores.json'}")
-        print(evaluate.table(scores), flush=True)
+        step, path = int(state.step), run.workdir / "scores.json"
+        write_json(path, {"step": step, "seed": run.config.seed, **scores, "paper": paper})
+        print(f"step {step}, {len(source.images):,} images, scores in {path}")
+        print(evaluate.table(scores, paper), flush=True)
+
+
+def run_probe(run: Run, state: State) -> None:
+    """Trains a linear classifier on the frozen features of `state`, prints its accuracy and writes `probe.json`."""
+    name, x = next(iter(_predict(run, state, feeds(run)["train"], run.eval.view).embeddings.items()))
+    held_out, seed = run.eval.held_out, run.config.seed
+    scores = probe.score(x, run.sources["train"].labels, held_out, seed)
+    if jax.process_index() == 0:
+        step, path = int(state.step), run.workdir / "probe.json"
+        write_json(path, {"step": step, "seed": seed, "embedding": name, "held_out": held_out, **scores})
+        print(
+            f"step {step}, linear probe of {name}: accuracy {scores['accuracy']:.3f} on {held_out:,} held-out images, "
+            f"{scores['train_accuracy']:.3f} on the {len(x) - held_out:,} it was trained on; scores in {path}",
+            flush=True,
+        )
+
+
+def _predict(run: Run, state: State, feed: Feed, view: str) -> Prediction:
+    """The method's prediction of every image of `feed`, shown through the policy `view`."""
+    return evaluate.embed(state, run.plan.method, run.plan.views[view], feed, run.plan.mesh, run.eval.batch_size)
 
 
 def announce(run: Run) -> None:
@@ -203,11 +234,11 @@ def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> 
     path = config.find(args.config) if args.config else None
     workdir = args.workdir or (path and Path("runs") / path.stem)
     saved = workdir and workdir / "config.json"
-    if args.mode == "evaluate" and saved and not saved.is_file():
+    if args.mode != "train" and saved and not saved.is_file():
         raise ConfigError(f"there is no run in {workdir} (it has no config.json); train first, or give its --workdir")
     if path:
         cfg = config.load(path, overrides)
-    elif args.mode == "evaluate" and workdir:
+    elif args.mode != "train" and workdir:
         cfg = config.from_json(saved, overrides)
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
@@ -261,7 +292,10 @@ def main(argv: list[str]) -> None:
     else:
         with Checkpoints(run.workdir, keep=None) as checkpoints:
             state = checkpoints.restore(run.like, args.step)
-    run_evaluation(run, state)
+    if args.mode == "probe":
+        run_probe(run, state)
+    else:
+        run_evaluation(run, state)
 
 
 def cli(argv: list[str] | None = None) -> int:

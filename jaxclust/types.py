@@ -10,7 +10,7 @@ A method is data, not a class to inherit from: a file in `jaxclust/methods/` exp
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from flax import struct
@@ -49,11 +49,11 @@ class Out(NamedTuple):
 
     stats: PyTree
     carry: PyTree  # what `Task.commit` needs after the optimizer step
-    metrics: Mapping[str, Array]  # name -> f32[], logged and watched for non-finite values
+    metrics: Mapping[str, Array]  # name -> f32[], logged and watched for non-finite values; "sizes" is f32[K]
 
 
 class Prediction(NamedTuple):
-    q: Array  # f32[B, K], soft assignment, rows sum to one
+    q: Array | None  # f32[B, K], soft assignment, rows sum to one; None for a method without clusters of its own
     embeddings: Mapping[str, Array]  # name -> f32[B, D], each clustered by k-means in an evaluation
 
 
@@ -63,6 +63,10 @@ class Task(NamedTuple):
     views: tuple[str, ...]  # names of the view policies that the config defines, one per view
     loss: Callable[..., tuple[Array, Out]]  # (params, stats, memory, batch, key) -> (f32[], Out)
     commit: Callable[..., PyTree]  # (params, memory, ids, carry) -> memory, after the optimizer step
+    # What the backbone must compute in a step, an entry for each pass over B images: "gradient" (forward and back),
+    # "forward" (batch statistics, no gradient) or "predict" (running statistics, no gradient). Empty stands for a
+    # "gradient" for each view. Only `bench` reads it, to say what a step costs beyond its bare network.
+    backbone_passes: tuple[Literal["gradient", "forward", "predict"], ...] = ()
 
 
 class Refit(NamedTuple):
@@ -88,6 +92,7 @@ class Method(NamedTuple):
     refits: Mapping[str, Refit]
     plan: Callable[[int], tuple[Pass, ...]]  # epoch -> its passes
     predict: Callable[..., Prediction]  # (params, stats, images f32[B, H, W, C]) -> Prediction
+    reported: Mapping[str, str]  # what the paper calls a score -> our row of it: "cluster" or "kmeans_<embedding>"
 
 
 def keep_memory(params: PyTree, memory: PyTree, ids: Array, carry: PyTree) -> PyTree:

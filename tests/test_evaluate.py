@@ -2,13 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from conftest import METHODS, config_of
 
-from jaxclust import evaluate
+from jaxclust import assign, evaluate, main, metrics
 from jaxclust.data import Source
 from jaxclust.files import write_json
-from jaxclust.types import Prediction
+from jaxclust.types import Prediction, State
 
 N, K = 60, 3
 
@@ -45,7 +47,7 @@ def test_without_labels_everything_else_is_still_there(blobs):
     with_labels = {"acc", "nmi", "ari", "ami", "per_cluster_accuracy"}
     for name, row in scores.items():
         assert row == {k: v for k, v in full[name].items() if k not in with_labels}
-    assert "acc" not in evaluate.table(scores)
+    assert "acc" not in evaluate.table(scores, scores)
 
 
 def test_a_collapsed_clustering_is_scored_and_written(blobs, tmp_path):
@@ -59,4 +61,65 @@ def test_a_collapsed_clustering_is_scored_and_written(blobs, tmp_path):
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["cluster"]["silhouette"] is None  # not a number: one cluster has no other to be far from
     assert written["cluster"]["per_cluster_accuracy"] == [None, pytest.approx(1 / K), None]
-    assert "nan" in evaluate.table(scores)
+    assert "nan" in evaluate.table(scores, {})
+
+
+def test_a_method_without_clusters_of_its_own_is_scored_by_k_means_alone(blobs):
+    prediction, source = blobs
+    scores = evaluate.score(prediction._replace(q=None), source, clusters=K, seed=0, restarts=3)
+    full = evaluate.score(prediction, source, clusters=K, seed=0, restarts=3)
+    assert scores == {name: row for name, row in full.items() if name != "cluster"}
+    assert "cluster " not in evaluate.table(scores, {})
+
+
+def test_the_table_shows_the_papers_rows_under_their_own_heading(blobs):
+    scores = evaluate.score(*blobs, clusters=K, seed=0, restarts=3)
+    common = evaluate.table(scores, {})
+    assert "as the paper evaluates" not in common
+    lines = evaluate.table(scores, {"representation": scores["kmeans_backbone"]}).splitlines()
+    assert lines[:-2] == common.splitlines()
+    assert lines[-2] == "as the paper evaluates"
+    name, *cells = lines[-1].split()
+    (row,) = (line for line in lines if line.startswith("kmeans_backbone"))
+    assert (name, cells) == ("representation", row.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("paper_view", "sweeps", "runs"),
+    [("plain", ["plain"], 2), ("strong", ["plain", "strong"], 3)],
+)
+def test_the_paper_scores_are_those_of_its_own_view(paper_view, sweeps, runs, small_run, tmp_path, monkeypatch):
+    """With a method without clusters whose features are the view itself; nothing is computed twice."""
+    run = small_run(config_of("anchor"), tmp_path, overrides={"eval.paper_view": paper_view})
+    method = run.plan.method._replace(
+        predict=lambda params, stats, x: Prediction(None, {"flat": x.reshape(len(x), -1)}),
+        reported={"features": "kmeans_flat", "the same again": "kmeans_flat"},
+    )
+    run = run._replace(plan=run.plan._replace(method=method))
+    state = State(np.int32(0), jax.random.key(0), {}, {}, (), {})
+    swept, fitted = [], []
+    embed, kmeans = evaluate.embed, assign.kmeans
+    monkeypatch.setattr(evaluate, "embed", lambda *args: swept.append((args[2], embed(*args))) or swept[-1][1])
+    monkeypatch.setattr(assign, "kmeans", lambda *args, **kw: fitted.append(args) or kmeans(*args, **kw))
+    main.run_evaluation(run, state)
+    assert [view for view, _ in swept] == [run.plan.views[name] for name in sweeps]
+    assert len(fitted) == runs
+
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores) == ["step", "seed", "kmeans_flat", "kmeans_pixels", "paper"]
+    for row, (_, prediction) in ((scores["kmeans_flat"], swept[0]), (scores["paper"]["features"], swept[-1])):
+        labels = np.asarray(kmeans(jax.random.key(0), prediction.embeddings["flat"], 4, restarts=1).labels)
+        assert row["sizes"] == np.bincount(labels, minlength=4).tolist()
+        assert row["nmi"] == pytest.approx(metrics.nmi(run.sources["train"].labels, labels))
+    assert (scores["paper"]["features"] == scores["kmeans_flat"]) == (paper_view == "plain")
+    assert scores["paper"]["the same again"] == scores["paper"]["features"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_reports_rows_that_its_prediction_has(method, small_run, tmp_path):
+    run = small_run(config_of(method), tmp_path)
+    size, channels = run.config.data.size, run.sources["train"].images.shape[-1]
+    x = jax.ShapeDtypeStruct((2, size, size, channels), np.float32)
+    prediction = jax.eval_shape(run.plan.method.predict, run.like.params, run.like.stats, x)
+    rows = {f"kmeans_{name}" for name in prediction.embeddings} | ({"cluster"} if prediction.q is not None else set())
+    assert set(run.plan.method.reported.values()) <= rows

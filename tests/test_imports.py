@@ -12,10 +12,10 @@ import jaxclust
 PACKAGE = Path(jaxclust.__path__[0])
 RANKS = [
     {"types", "files"},
-    {"config", "nets", "losses", "assign", "sharding"},
+    {"config", "nets", "losses", "assign", "sharding", "watch"},
     {"methods", "data", "views", "optim", "checkpoint", "metrics", "log"},
     {"feed"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "probe"},
     {"main"},
     {"bench"},
 ]
@@ -48,7 +48,7 @@ def test_imports_point_down(path):
         assert RANK[imported] < RANK[name], f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "probe"])
 def test_the_loop_knows_no_method_and_no_data_set_by_name(name):
     words = {"anchor", "cc", "tcc", "mmdc", "cifar10", "digits", "mnist"}
     tree = ast.parse((PACKAGE / f"{name}.py").read_text())

@@ -8,13 +8,13 @@ import pytest
 from jaxclust import losses
 
 
-def nt_xent_oracle(z1, z2, tau):
+def nt_xent_oracle(z1, z2, tau, self_term=False):
     n = len(z1)
     z = np.concatenate([z1, z2]).astype(np.float64)
     total = 0.0
     for i in range(2 * n):
         cosine = [z[i] @ z[j] / np.linalg.norm(z[i]) / np.linalg.norm(z[j]) for j in range(2 * n)]
-        others = sum(np.exp(cosine[j] / tau) for j in range(2 * n) if j != i)
+        others = sum(np.exp(cosine[j] / tau) for j in range(2 * n) if self_term or j != i)
         total -= np.log(np.exp(cosine[(i + n) % (2 * n)] / tau) / others)
     return total / (2 * n)
 
@@ -53,12 +53,13 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.mark.parametrize("self_term", [False, True])
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
-def test_nt_xent_and_its_gradient_equal_the_oracle(rng, tau):
+def test_nt_xent_and_its_gradient_equal_the_oracle(rng, tau, self_term):
     z1, z2 = rng.normal(size=(2, 6, 5)).astype(np.float32)
-    value, gradient = jax.value_and_grad(losses.nt_xent)(z1, z2, tau)
-    np.testing.assert_allclose(value, nt_xent_oracle(z1, z2, tau), rtol=1e-5)
-    expected = numerical_gradient(lambda z: nt_xent_oracle(z, z2, tau), z1)
+    value, gradient = jax.value_and_grad(losses.nt_xent)(z1, z2, tau, self_term)
+    np.testing.assert_allclose(value, nt_xent_oracle(z1, z2, tau, self_term), rtol=1e-5)
+    expected = numerical_gradient(lambda z: nt_xent_oracle(z, z2, tau, self_term), z1)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, config_of
 
-from jaxclust import main, optim
+from jaxclust import main, optim, probe
 
 DIGITS = str(config_of("anchor"))
 
@@ -49,6 +49,8 @@ def refused(capsys, *argv) -> str:
         ("views.strong.areas=1", "did you mean views.strong.area?"),
         ("views.strong.policy=simclear", "did you mean simclr?"),
         ("eval.view=plane", "the view 'plane' is used but is not in the section views (did you mean plain?)"),
+        ("eval.paper_view=plane", "the view 'plane' is used but is not in the section views (did you mean plain?)"),
+        ("eval.held_out=-1", "eval.held_out is -1; it must not be negative"),
         ("checkpoint.keep=0", "at least 1 each"),
     ],
 )
@@ -63,9 +65,11 @@ def test_a_bad_setting_is_named(override, sentence, capsys, tmp_path):
         (["--config=configs/digit_anchor.py"], "did you mean digits_anchor.py?"),
         (["--confg=x"], "unknown argument --confg=x (did you mean --config?)"),
         (["--config=digits_anchor.py", "--mode=eval"], "did you mean evaluate?"),
-        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate"),
+        (["--config=digits_anchor.py", "--mode=prob"], "did you mean probe?"),
+        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or probe"),
         (["--config=digits_anchor.py", "--config.seed"], "--config.seed has no value"),
         (["--mode=evaluate", "--workdir=nowhere"], "there is no run in nowhere"),
+        (["--mode=probe", "--workdir=nowhere"], "there is no run in nowhere"),
     ],
 )
 def test_a_bad_flag_is_named(argv, sentence, capsys, tmp_path, monkeypatch):
@@ -139,6 +143,30 @@ def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tm
     )
     shutil.rmtree(tmp_path / "checkpoints")
     assert "there is no checkpoint in" in refused(capsys, "--mode=evaluate", f"--workdir={tmp_path}")
+
+
+def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, capsys):
+    run = small_run(DIGITS, tmp_path, overrides={"eval.held_out": "8"})
+    state = main.run_training(run)
+    capsys.readouterr()
+    assert main.cli(["--mode=probe", f"--workdir={tmp_path}"]) == 0
+    out, _ = capsys.readouterr()
+    scores = json.loads((tmp_path / "probe.json").read_text())
+    assert list(scores) == ["step", "seed", "embedding", "held_out", "train_accuracy", "accuracy"]
+    assert (scores["step"], scores["embedding"], scores["held_out"]) == (4, "backbone", 8)
+    h = main._predict(run, state, main.feeds(run)["train"], "plain").embeddings["backbone"]
+    assert probe.score(h, run.sources["train"].labels, 8, 0) == {k: scores[k] for k in ("train_accuracy", "accuracy")}
+    assert f"accuracy {scores['accuracy']:.3f} on 8 held-out images" in out
+    assert len(out.splitlines()) == 1
+    assert not (tmp_path / "scores.json").exists()
+    assert main.cli(["--mode=probe", f"--workdir={tmp_path}", "--step=2", "--config.eval.held_out=9"]) == 0
+    scores = json.loads((tmp_path / "probe.json").read_text())
+    assert (scores["step"], scores["held_out"]) == (2, 9)
+    capsys.readouterr()
+    for held_out in (0, 36):
+        assert f"eval.held_out is {held_out}; to probe 36 images it must be at least 1 and at most 35" in refused(
+            capsys, "--mode=probe", f"--workdir={tmp_path}", f"--config.eval.held_out={held_out}"
+        )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small_run, tmp_path):

@@ -14,8 +14,13 @@ from sklearn.datasets import load_sample_images
 
 from jaxclust import views
 from jaxclust.views import operations, sampling
+from jaxclust.views.operations import to_planes
 
 SETTINGS = dict(area=(0.08, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.5)
+MOCO = dict(area=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.4), grey=0.2)
+MMDC = dict(jitter=(0.4, 0.4, 0.4, 0.125), grey=0.2, flip=0.5, turn=25, crops=(24, 20, 16))
+BARE = dict(jitter=(0, 0, 0, 0), grey=0, flip=0, turn=0, crops=(20,))
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 LEVEL = 1 / 255
 PACKED = 1 / operations.LEVELS  # what one trip through the packed form may cost: half of it, on either side
 
@@ -31,10 +36,6 @@ def noise(height, width, channels=3):
 
 IMAGES = {"photo": photo(), "noise": noise(80, 96)}
 each_image = pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
-
-
-def to_planes(image):
-    return tuple(jnp.asarray(image[..., c] / 255, jnp.float32) for c in range(image.shape[-1]))
 
 
 def to_array(planes):
@@ -81,7 +82,7 @@ def test_plain_at_the_size_of_the_image_changes_nothing():
 @pytest.mark.parametrize("box", [(0, 0, 80, 96), (11, 7, 40, 53), (79, 95, 1, 1), (30, 0, 9, 96)])
 def test_crop_resize_is_pillows_crop_then_resize_then_mirror(image, box, flip):
     top, left, height, width = box
-    ours = jax.jit(operations.crop_resize, static_argnames="size")(image, *box, flip, size=48)
+    ours = jax.jit(operations.crop_resize, static_argnames="size")(to_planes(image), *box, flip, size=48)
     theirs = pil(image).crop((left, top, left + width, top + height)).resize((48, 48), Image.Resampling.BILINEAR)
     if flip:
         theirs = theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -90,11 +91,39 @@ def test_crop_resize_is_pillows_crop_then_resize_then_mirror(image, box, flip):
 
 def test_every_height_of_a_crop_is_pillows_in_one_batched_program():
     image = IMAGES["noise"]
+    planes = to_planes(image)
     heights = np.arange(1, 81)
-    batch = jax.jit(jax.vmap(lambda height: jnp.stack(operations.crop_resize(image, 0, 5, height, 60, True, 40), -1)))
+    batch = jax.jit(jax.vmap(lambda height: jnp.stack(operations.crop_resize(planes, 0, 5, height, 60, True, 40), -1)))
     for height, ours in zip(heights, batch(heights)):
         theirs = pil(image).crop((5, 0, 65, height)).resize((40, 40), Image.Resampling.BILINEAR)
         assert_close(ours, unit(theirs.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), most=1.05, mean=0.35)
+
+
+@pytest.mark.parametrize(("size", "crop"), [(32, 20), (40, 33)])
+def test_centre_crop_is_pillows(size, crop):
+    image = photo()
+    view = views.make({"v": {"policy": "centre_crop", "crop": crop}}, size)["v"]
+    ours = jax.jit(view)(image, jax.random.key(0))
+    top, left = round((80 - crop) / 2), round((96 - crop) / 2)
+    theirs = pil(image).crop((left, top, left + crop, top + crop)).resize((size, size), Image.Resampling.BILINEAR)
+    assert_close(ours, unit(theirs), most=1.05, mean=0.35)
+
+
+@pytest.mark.parametrize("image", [noise(40, 40), noise(28, 28, 1), noise(30, 44)], ids=["colour", "grey", "oblong"])
+def test_rotate_is_pillows_nearest_filled_with_black(image):
+    rotate = jax.jit(lambda angle: jnp.stack(operations.rotate(to_planes(image), angle), -1))
+    for angle in (0.0, 3.0, 25.0, -24.3, 90.0, 117.0, 180.0):
+        wrong = np.abs(rotate(angle) - unit(pil(image).rotate(angle))).max(-1) > 1e-6
+        assert wrong.mean() < 0.002  # two or three, where the place that a pixel comes from is between two pixels
+
+
+def test_standardised_is_the_plain_view_less_the_mean_over_the_deviation():
+    image = photo()
+    both = {"plain": {"policy": "plain"}, "standard": {"policy": "standardised", "mean": MEAN, "std": STD}}
+    plain, standard = jax.jit(lambda key: [view(image, key) for view in views.make(both, 32).values()])(
+        jax.random.key(0)
+    )
+    np.testing.assert_allclose(standard, (np.asarray(plain) - MEAN) / STD, rtol=1e-5, atol=1e-6)
 
 
 @each_image
@@ -187,7 +216,7 @@ def test_jitter_applies_the_four_in_each_of_the_24_orders():
     planes = to_planes(photo(24, 24))
     times = jnp.array(list(permutations([0.1, 0.2, 0.3, 0.4])))
     jitter = operations.Jitter(1.3, 1.4, 1.5, 0.13, times)
-    ours = jax.vmap(lambda time: jnp.stack(operations.jitter(planes, jitter._replace(time=time)), -1))(times)
+    ours = jax.vmap(lambda time: jnp.stack(operations.colour_jitter(planes, jitter._replace(time=time)), -1))(times)
     theirs = [to_array(apply_in_order(planes, jitter._replace(time=time))) for time in times]
     # Three trips through ten bits, of which later factors above 1 enlarge what the earlier cost.
     np.testing.assert_allclose(ours, theirs, atol=4 * PACKED)
@@ -197,7 +226,7 @@ def test_jitter_applies_the_four_in_each_of_the_24_orders():
 
 def test_jitter_of_nothing_changes_nothing():
     planes = to_planes(noise(20, 20))
-    ours = operations.jitter(planes, operations.Jitter(1.0, 1.0, 1.0, 0.0, jnp.array([0.3, 0.1, 0.4, 0.2])))
+    ours = operations.colour_jitter(planes, operations.Jitter(1.0, 1.0, 1.0, 0.0, jnp.array([0.3, 0.1, 0.4, 0.2])))
     np.testing.assert_allclose(to_array(ours), to_array(planes), atol=1e-6)
 
 
@@ -216,16 +245,15 @@ def sample(keys):
     return jax.device_get(draw(keys))
 
 
-def pil_simclr(image, params, size):
-    """torchvision's composition, on the same parameters, but for Pillow's approximation of the blur."""
-    top, left, height, width = map(int, params.crop)
-    image = pil(image).crop((left, top, left + width, top + height))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    if params.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+def pil_crop_resize(image, crop, size):
+    top, left, height, width = map(int, crop)
+    return image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def pil_jitter(image, jitter):
     colour = image.mode == "RGB"
-    brightness, contrast, saturation, hue = map(float, params.jitter[:4])
-    for i in np.argsort(params.jitter.time):
+    brightness, contrast, saturation, hue = map(float, jitter[:4])
+    for i in np.argsort(jitter.time):
         if i == 0:
             image = ImageEnhance.Brightness(image).enhance(brightness)
         elif i == 1:
@@ -234,8 +262,23 @@ def pil_simclr(image, params, size):
             image = ImageEnhance.Color(image).enhance(saturation)
         elif i == 3 and colour and hue:
             image = pil_hue(image, hue)
-    if params.grey and colour:
-        image = image.convert("L").convert("RGB")
+    return image
+
+
+def pil_grey(image):
+    return image.convert("L").convert(image.mode)
+
+
+def pil_flip(image):
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def pil_simclr(image, params, size):
+    """torchvision's composition, on the same parameters, but for Pillow's approximation of the blur."""
+    image = pil_crop_resize(pil(image), params.crop, size)
+    image = pil_flip(image) if params.flip else image
+    image = pil_jitter(image, params.jitter)
+    image = pil_grey(image) if params.grey else image
     return gaussian(unit(image), params.sigma, max(1, size // 20)) if params.sigma else unit(image)
 
 
@@ -254,6 +297,66 @@ def test_simclr_is_the_pillow_composition_on_the_sampled_parameters(size, channe
     assert errors.max() <= most
     assert errors.mean() <= mean
     assert errors.mean((1, 2, 3)).max() <= worst_mean
+
+
+def pil_moco(image, params, size):
+    image = pil_crop_resize(pil(image), params.crop, size)
+    image = pil_grey(image) if params.grey else image
+    image = pil_jitter(image, params.jitter)
+    return unit(pil_flip(image) if params.flip else image)
+
+
+def pil_mmdc(image, params, size):
+    """The order in which the view does it; the paper's has the flip before the rotation."""
+    image = pil_jitter(pil(image), params.jitter)
+    image = pil_grey(image) if params.grey else image
+    image = pil_crop_resize(image.rotate(float(params.angle)), params.crop, size)
+    return unit(pil_flip(image) if params.flip else image)
+
+
+def sampled(sample, keys, **settings):
+    """The parameters that `keys` give an image of the shape (40, 48), on the host."""
+    return jax.device_get(jax.jit(jax.vmap(lambda key: sample(key, (40, 48), **settings)))(keys))
+
+
+@pytest.fixture(scope="module")
+def moco_sample(keys):
+    return sampled(sampling.sample_moco, keys[:5_000], **MOCO)
+
+
+@pytest.fixture(scope="module")
+def mmdc_sample(keys):
+    return sampled(sampling.sample_mmdc, keys[:5_000], **MMDC)
+
+
+def errors(policy, composition, image, keys, params):
+    """How far the views are from Pillow's composition, in eight-bit levels, f64[B, S, S, C]."""
+    ours = jax.jit(jax.vmap(views.make({"v": policy}, 24)["v"], (None, 0)))(image, keys)
+    if "mean" in policy:
+        ours = ours * np.array(policy["std"]) + np.array(policy["mean"])
+    theirs = [composition(image, jax.tree.map(lambda leaf, i=i: leaf[i], params), 24) for i in range(len(keys))]
+    return np.abs(np.asarray(ours) - theirs) / LEVEL
+
+
+def test_moco_is_the_pillow_composition_on_the_sampled_parameters(keys, moco_sample):
+    policy = {"policy": "moco", **MOCO, "mean": MEAN, "std": STD}
+    error = errors(policy, pil_moco, photo(48, 40), keys[:32], moco_sample)
+    assert error.max() <= 14
+    assert error.mean() <= 1.3
+
+
+def test_mmdc_is_the_pillow_composition_on_the_sampled_parameters(keys, mmdc_sample):
+    error = errors({"policy": "mmdc", **MMDC}, pil_mmdc, photo(48, 40), keys[:32], mmdc_sample)
+    assert np.mean(error > 14) < 0.001  # a pixel that comes from between two may be either
+    assert error.mean() <= 1.3
+
+
+def test_mmdc_without_colour_is_pillows_to_a_level(keys, mmdc_sample):
+    policy = {"policy": "mmdc", **MMDC, "jitter": (0, 0, 0, 0)}
+    params = mmdc_sample._replace(jitter=operations.Jitter(*np.ones((3, 16)), np.zeros(16), np.zeros((16, 4))))
+    error = errors(policy, pil_mmdc, photo(48, 40)[..., 1:2], keys[:16], params)
+    assert np.mean(error > 1.05) < 0.001  # likewise
+    assert error.mean() <= 0.35
 
 
 def test_the_same_key_gives_the_same_view_alone_or_in_a_batch():
@@ -282,11 +385,16 @@ def test_views_are_f32_images_within_0_and_1_and_differ_by_key(image):
     assert np.unique(out.mean((1, 2, 3))).size > 24
 
 
+def program(policy, channels=3):
+    """The lines of the program of a view."""
+    view = views.make({"v": policy}, 64)["v"]
+    arguments = jax.ShapeDtypeStruct((64, 64, channels), jnp.uint8), jax.random.key(0)
+    return jax.jit(view).lower(*arguments).as_text().splitlines()
+
+
 def test_what_is_switched_off_leaves_the_program():
     def size_of(channels=3, **changes):
-        view = views.make({"v": {"policy": "simclr", **SETTINGS, **changes}}, 64)["v"]
-        arguments = jax.ShapeDtypeStruct((64, 64, channels), jnp.uint8), jax.random.key(0)
-        return len(jax.jit(view).lower(*arguments).as_text().splitlines())
+        return len(program({"policy": "simclr", **SETTINGS, **changes}, channels))
 
     everything = size_of()
     for change in (dict(strength=0.0), dict(grey=0.0), dict(blur=0.0)):
@@ -295,9 +403,33 @@ def test_what_is_switched_off_leaves_the_program():
     assert size_of(channels=1) < everything
 
 
+def test_without_colour_and_rotation_mmdc_is_but_a_crop():
+    bare = program({"policy": "mmdc", **BARE})
+    for change in (dict(jitter=(0, 0, 0, 0.1)), dict(grey=0.5), dict(turn=5)):
+        assert len(program({"policy": "mmdc", **BARE, **change})) > len(bare)
+    assert not any("sine" in line for line in bare)
+
+
 def test_images_of_other_channel_counts_are_refused():
     with pytest.raises(ValueError, match=r"1 or 3 channels, not of shape \(8, 8, 4\)"):
-        operations.crop_resize(noise(8, 8, 4), 0, 0, 8, 8, False, 8)
+        to_planes(noise(8, 8, 4))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.2,)), (MEAN, (0.2,)), ((0.5,), STD)])
+def test_a_mean_or_deviation_for_other_channels_is_refused(mean, std):
+    view = views.make({"v": {"policy": "standardised", "mean": mean, "std": std}}, 8)["v"]
+    with pytest.raises(ValueError, match="must each have a number for every channel of the image, here 3"):
+        jax.eval_shape(view, noise(8, 8), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"policy": "mmdc", **BARE, "crops": (20, 33)}, "crops"), ({"policy": "centre_crop", "crop": 33}, "crop")],
+)
+def test_a_crop_larger_than_the_image_is_refused(settings, key):
+    view = views.make({"v": settings}, 8)["v"]
+    with pytest.raises(ValueError, match=f"crop of 33 pixels does not fit in an image of 32 x 40; .* `{key}` smaller"):
+        jax.eval_shape(view, noise(32, 40), jax.random.key(0))
 
 
 # ---------------------------------------------------------------- sampling
@@ -309,6 +441,15 @@ def assert_fraction(hits, p):
 
 def assert_uniform(values, low, high):
     assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+def assert_always_jitters(jitter, spread):
+    for values, nothing, most in zip(jitter[:4], (1, 1, 1, 0), spread):
+        assert_uniform(values, nothing - most, nothing + most)
+
+
+def assert_uncorrelated(*values):
+    assert np.abs(np.corrcoef(np.stack(values)) - np.eye(len(values))).max() < 0.06
 
 
 def test_flip_grey_blur_and_jitter_come_as_often_as_stated(sample):
@@ -398,6 +539,36 @@ def test_a_crop_that_never_fits_falls_back_to_the_centre(shape, expected):
     assert tuple(map(int, crop)) == expected
 
 
+def test_moco_always_jitters_and_flips_and_greys_as_often_as_stated(moco_sample):
+    assert_fraction(moco_sample.flip, 0.5)
+    assert_fraction(moco_sample.grey, 0.2)
+    assert_always_jitters(moco_sample.jitter, MOCO["jitter"])
+    crop = moco_sample.crop
+    assert ((crop.height + 0.5) * (crop.width + 0.5) >= 0.2 * 40 * 48).all()
+    assert_uncorrelated(moco_sample.flip, moco_sample.grey, crop.top, moco_sample.jitter.hue)
+
+
+def test_mmdc_turns_either_way_and_always_jitters_and_flips_and_greys_as_often_as_stated(mmdc_sample):
+    assert_fraction(mmdc_sample.flip, 0.5)
+    assert_fraction(mmdc_sample.grey, 0.2)
+    assert_uniform(mmdc_sample.angle, -25, 25)
+    assert_always_jitters(mmdc_sample.jitter, MMDC["jitter"])
+    crop = mmdc_sample.crop
+    assert_uncorrelated(mmdc_sample.flip, mmdc_sample.grey, mmdc_sample.angle, crop.top, mmdc_sample.jitter.hue)
+
+
+def test_square_crops_are_as_likely_of_every_side_and_at_every_place():
+    keys = jax.random.split(jax.random.key(11), 9_000)
+    crop = jax.device_get(jax.jit(jax.vmap(lambda key: sampling.sample_square(key, (6, 7), (4, 5, 6))))(keys))
+    np.testing.assert_array_equal(crop.height, crop.width)
+    for side in (4, 5, 6):
+        here = crop.height == side
+        assert_fraction(here, 1 / 3)
+        places, counts = np.unique(np.stack([crop.top, crop.left])[:, here], axis=1, return_counts=True)
+        assert places.T.tolist() == [[top, left] for top in range(7 - side) for left in range(8 - side)]
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+
 # ---------------------------------------------------------------- config
 
 
@@ -409,8 +580,9 @@ def test_make_names_the_wrong_key_and_the_nearest_valid_one():
 
     good = {"policy": "simclr", **SETTINGS}
     assert message({**good, "policy": "simclear"}) == "views.strong.policy is 'simclear' (did you mean simclr?)"
-    assert message(SETTINGS) == "missing views.strong.policy, the name of a policy: plain, simclr"
-    assert message("simclr") == "missing views.strong.policy, the name of a policy: plain, simclr"
+    policies = "plain, standardised, centre_crop, simclr, moco, mmdc"
+    assert message(SETTINGS) == f"missing views.strong.policy, the name of a policy: {policies}"
+    assert message("simclr") == f"missing views.strong.policy, the name of a policy: {policies}"
     assert message({**good, "strenght": 1.0}) == (
         "unknown key views.strong.strenght (did you mean views.strong.strength?)"
     )
@@ -440,3 +612,42 @@ def test_make_names_the_wrong_key_and_the_nearest_valid_one():
 def test_make_refuses_values_outside_their_range(key, value):
     with pytest.raises(ValueError, match=rf"views\.strong\.{key} is .*; it must be a"):
         views.make({"strong": {"policy": "simclr", **SETTINGS, key: value}}, 32)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("jitter", ()),
+        ("jitter", 0.4),
+        ("jitter", (0.4, 0.4, 0.4)),
+        ("jitter", (0.4, 0.4, -0.4, 0.1)),
+        ("jitter", (0.4, 0.4, 0.4, 0.6)),
+        ("jitter", (float("nan"), 0.4, 0.4, 0.1)),
+        ("turn", -5),
+        ("turn", 181),
+        ("crops", ()),
+        ("crops", 20),
+        ("crops", (20, 0)),
+        ("crops", (20.0,)),
+        ("crop", True),
+        ("crop", 0),
+        ("mean", 0.5),
+        ("mean", (0.5, 0.5)),
+        ("mean", ("a",)),
+        ("mean", (float("inf"),)),
+        ("std", (0.2, 0.2, 0.0)),
+        ("std", ()),
+    ],
+)
+def test_settings_of_the_other_policies_are_refused_outside_their_range(key, value):
+    good = {
+        "mmdc": MMDC,
+        "moco": {**MOCO, "mean": MEAN, "std": STD},
+        "centre_crop": {"crop": 20},
+        "standardised": {"mean": MEAN, "std": STD},
+    }
+    for policy, settings in good.items():
+        views.make({"v": {"policy": policy, **settings}}, 32)
+        if key in settings:
+            with pytest.raises(ValueError, match=rf"views\.v\.{key} is .*; it must be a"):
+                views.make({"v": {"policy": policy, **settings, key: value}}, 32)

@@ -2,8 +2,8 @@
 
     python -m jaxclust.bench --config=configs/cifar10_anchor.py --config.train.batch_size=8 --json=bench.json
 
-Prints, for each task of the method, the time of a whole step beside the bare forward and backward pass of its
-backbone over the same images (in turn, in one run), the augmentation's rate beside Pillow's with a process per
+Prints, for each task of the method, the time of a whole step beside the bare passes of its backbone that the step
+needs (`Task.backbone_passes`; in turn, in one run), the augmentation's rate beside Pillow's with a process per
 core, the time from a cold start to the first step with and without a compilation cache, and memory.
 """
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -31,12 +32,17 @@ from jaxclust.config import ConfigError, settings
 from jaxclust.feed import epoch_order
 from jaxclust.files import write_json
 
+PASSES = {
+    "gradient": "with gradient",
+    "forward": "forward only",
+    "predict": "forward only on running statistics",
+}
 SECONDS = 3.0  # of each rate's measurement
 REPEATS = 7  # of each step
 
 
 def steps(run: main.Run) -> dict[str, dict]:
-    """Each task's whole step against its backbone's bare pass: one view at a time, as the step does it."""
+    """Each task's whole step against the passes of its backbone that it needs, one after another over B images."""
     net = nets.backbone(settings(nets.Settings, run.config.net, "net"))
     batch, size = run.train.batch_size, run.config.data.size
     feed = main.feeds(run)["train"]
@@ -44,16 +50,21 @@ def steps(run: main.Run) -> dict[str, dict]:
     state = run.init()
     rows = {}
     for name, task in run.plan.method.tasks.items():
-        shape = (len(task.views), batch, size, size, run.sources["train"].images.shape[-1])
+        passes = task.backbone_passes or ("gradient",) * len(task.views)
+        shape = (len(passes), batch, size, size, run.sources["train"].images.shape[-1])
         x = jax.random.uniform(jax.random.key(0), shape)
         variables = jax.jit(net.init, static_argnames="train")(jax.random.key(0), x[0, :1], train=False)
 
-        def bare(params, stats, x):
-            def total(params):
+        def bare(params, stats, x, passes=passes):
+            def total(params, kinds):
                 variables = {"params": params, "batch_stats": stats}
-                return sum(jnp.mean(net.apply(variables, v, train=True, mutable=["batch_stats"])[0]) for v in x)
+                return sum(
+                    jnp.mean(net.apply(variables, v, train=kind != "predict", mutable=["batch_stats"])[0])
+                    for v, kind in zip(x, passes, strict=True)
+                    if kind in kinds
+                )
 
-            return jax.grad(total)(params)
+            return jax.grad(total)(params, ("gradient",)), total(params, ("forward", "predict"))
 
         whole = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer)).lower(state, chunk).compile()
         bare = jax.jit(bare).lower(variables["params"], variables["batch_stats"], x).compile()
@@ -63,7 +74,7 @@ def steps(run: main.Run) -> dict[str, dict]:
         )
         memory = whole.memory_analysis()
         rows[name] = {
-            "views": len(task.views),
+            "passes": ", ".join(f"{n} {PASSES[kind]}" for kind, n in Counter(passes).items()),
             "step_seconds": median(spent[0]),
             "backbone_seconds": median(spent[1]),
             "step_over_backbone": median(a / b for a, b in zip(*spent)),

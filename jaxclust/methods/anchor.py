@@ -129,13 +129,12 @@ def make(config: Mapping[str, Any]) -> Method:
             "anchor": jnp.mean(anchor(q, p, log_q)),
         }
         loss = sum(_weight(getattr(s, name), batch.step) * term for name, term in terms.items())
-        size = jnp.bincount(jnp.argmax(q[0], axis=-1), length=clusters)
         metrics = {
             **terms,
             "loss": loss,
             "centre_distance": _mean_distance(params["mu"]),
             "confidence": jnp.mean(jnp.max(q[0], axis=-1)),
-            "used_clusters": jnp.sum(size > 0).astype(jnp.float32),
+            "sizes": jnp.bincount(jnp.argmax(q[0], axis=-1), length=clusters).astype(jnp.float32),
         }
         return loss, Out(stats, (), metrics)
 
@@ -179,6 +178,11 @@ def make(config: Mapping[str, Any]) -> Method:
         refits={"centres": Refit(shown, features, place, s.init_sample)},
         plan=plan,
         predict=predict,
+        reported={
+            "cluster": "cluster",
+            "representation": "kmeans_projection",
+            "representation, released code": "kmeans_backbone",
+        },
     )
 
 

@@ -18,29 +18,65 @@ import jax
 import jax.numpy as jnp
 
 from jaxclust.config import hint
-from jaxclust.views.operations import adjust_saturation, crop_resize, gaussian_blur, interleave, jitter
-from jaxclust.views.sampling import sample_simclr
+from jaxclust.views.operations import (
+    adjust_saturation,
+    colour_jitter,
+    crop_resize,
+    gaussian_blur,
+    interleave,
+    rotate,
+    standardise,
+    to_planes,
+)
+from jaxclust.views.sampling import sample_mmdc, sample_moco, sample_simclr
 
-View = Callable[[jax.Array, jax.Array], jax.Array]  # (image u8[H, W, C], key) -> f32[size, size, C] in [0, 1]
+# (image u8[H, W, C], key) -> f32[size, size, C], in [0, 1] where the policy does not standardise it
+View = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def _is_number(value):
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _is_area(value):
+def _are_numbers(value, *counts):
+    """Whether `value` is a tuple of that many finite numbers."""
     return (
         isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(map(_is_number, value))
-        and 0 < value[0] <= value[1] <= 1
+        and len(value) in counts
+        and all(_is_number(v) and math.isfinite(v) for v in value)
     )
+
+
+def _is_pixels(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 # A setting's type, with the check of a value and the words for what passes it.
 Probability = Annotated[float, lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]"]
 Strength = Annotated[float, lambda v: _is_number(v) and 0 <= v < math.inf, "a finite number >= 0"]
-Area = Annotated[tuple[float, float], _is_area, "a pair (low, high) with 0 < low <= high <= 1"]
+Area = Annotated[
+    tuple[float, float],
+    lambda v: _are_numbers(v, 2) and 0 < v[0] <= v[1] <= 1,
+    "a pair (low, high) with 0 < low <= high <= 1",
+]
+Jitter = Annotated[
+    tuple[float, float, float, float],
+    lambda v: _are_numbers(v, 4) and min(v) >= 0 and v[3] <= 0.5,
+    "a tuple (brightness, contrast, saturation, hue) of finite numbers >= 0, the hue <= 0.5",
+]
+Mean = Annotated[tuple[float, ...], lambda v: _are_numbers(v, 1, 3), "a tuple of one or three finite numbers"]
+Std = Annotated[
+    tuple[float, ...],
+    lambda v: _are_numbers(v, 1, 3) and min(v) > 0,
+    "a tuple of one or three finite numbers > 0",
+]
+Degrees = Annotated[float, lambda v: _is_number(v) and 0 <= v <= 180, "a number in [0, 180]"]
+Pixels = Annotated[int, _is_pixels, "a whole number >= 1"]
+Sides = Annotated[
+    tuple[int, ...],
+    lambda v: isinstance(v, tuple | list) and len(v) > 0 and all(map(_is_pixels, v)),
+    "a tuple of one or more whole numbers >= 1",
+]
 
 _policies: dict[str, Callable[..., View]] = {}
 
@@ -98,7 +134,27 @@ def plain(size: int) -> View:
     def view(image, key):
         del key
         height, width, _ = image.shape
-        return interleave(crop_resize(image, 0, 0, height, width, False, size))
+        return interleave(crop_resize(to_planes(image), 0, 0, height, width, False, size))
+
+    return view
+
+
+@policy
+def standardised(size: int, *, mean: Mean, std: Std) -> View:
+    """The plain view less `mean`, over `std`: a number of each per channel, of images in [0, 1]."""
+    resize = plain(size)
+    return lambda image, key: standardise(resize(image, key), mean, std)
+
+
+@policy
+def centre_crop(size: int, *, crop: Pixels) -> View:
+    """The central square of `crop` x `crop` pixels of the image, resized to `size` x `size`."""
+
+    def view(image, key):
+        del key
+        _check_fits("crop", crop, image.shape)
+        top, left = (round((side - crop) / 2) for side in image.shape[:2])
+        return interleave(crop_resize(to_planes(image), top, left, crop, crop, False, size))
 
     return view
 
@@ -125,9 +181,9 @@ def simclr(
 
     def view(image, key):
         params = sample_simclr(key, image.shape[:2], area=area, flip=flip, strength=strength, grey=grey, blur=blur)
-        planes = crop_resize(image, *params.crop, params.flip, size)
+        planes = crop_resize(to_planes(image), *params.crop, params.flip, size)
         if strength:
-            planes = jitter(planes, params.jitter)
+            planes = colour_jitter(planes, params.jitter)
         if grey:
             planes = adjust_saturation(planes, jnp.where(params.grey, 0.0, 1.0))
         if blur:
@@ -135,3 +191,79 @@ def simclr(
         return interleave(planes)
 
     return view
+
+
+@policy
+def moco(size: int, *, area: Area, flip: Probability, jitter: Jitter, grey: Probability, mean: Mean, std: Std) -> View:
+    """The augmentation of MoCo's first version (He et al., CVPR 2020, arXiv:1911.05722, section 3.3).
+
+    In this order: random resized crop, greyscale, colour jitter, horizontal flip, standardisation.
+
+    Args:
+      size: side of the view, in pixels.
+      area: smallest and largest crop, as a fraction of the image.
+      flip: probability of a horizontal flip.
+      jitter: the three factors are within 1 -+ brightness, contrast and saturation, and the hue shift within -+hue of
+        a turn; (0, 0, 0, 0) is no jitter.
+      grey: probability of greyscale.
+      mean: of each channel, of images in [0, 1].
+      std: likewise.
+
+    Returns:
+      The view. What a zero switches off is not in its program, nor is colour for an image of one channel.
+    """
+
+    def view(image, key):
+        params = sample_moco(key, image.shape[:2], area=area, flip=flip, jitter=jitter, grey=grey)
+        planes = crop_resize(to_planes(image), *params.crop, params.flip, size)  # colour knows no left and right
+        if grey:
+            planes = adjust_saturation(planes, jnp.where(params.grey, 0.0, 1.0))
+        if any(jitter):
+            planes = colour_jitter(planes, params.jitter)
+        return standardise(interleave(planes), mean, std)
+
+    return view
+
+
+@policy
+def mmdc(size: int, *, jitter: Jitter, grey: Probability, flip: Probability, turn: Degrees, crops: Sides) -> View:
+    """MMDC's augmentation (Shiran and Weinshall, ICPR 2020, arXiv:1912.02678).
+
+    In this order: colour jitter, greyscale, horizontal flip, rotation, random crop, resize. With all but `crops` zero
+    it is a bare random crop, as for MMDC's rotation task.
+
+    Args:
+      size: side of the view, in pixels.
+      jitter: the three factors are within 1 -+ brightness, contrast and saturation, and the hue shift within -+hue of
+        a turn; (0, 0, 0, 0) is no jitter.
+      grey: probability of greyscale.
+      flip: probability of a horizontal flip.
+      turn: largest rotation either way, in degrees; black comes in at the corners.
+      crops: sides of the square that is cut out, in pixels of the stored image; each is as likely as the others.
+
+    Returns:
+      The view. What a zero switches off is not in its program, nor is colour for an image of one channel.
+    """
+
+    def view(image, key):
+        _check_fits("crops", max(crops), image.shape)
+        params = sample_mmdc(key, image.shape[:2], jitter=jitter, grey=grey, flip=flip, turn=turn, crops=crops)
+        planes = to_planes(image)
+        if any(jitter):
+            planes = colour_jitter(planes, params.jitter)
+        if grey:
+            planes = adjust_saturation(planes, jnp.where(params.grey, 0.0, 1.0))
+        if turn:
+            planes = rotate(planes, params.angle)
+        # The flip can come last: turns and places are as likely as their mirror images.
+        return interleave(crop_resize(planes, *params.crop, params.flip, size))
+
+    return view
+
+
+def _check_fits(setting, crop, shape):
+    if crop > min(shape[:2]):
+        raise ValueError(
+            f"a crop of {crop} pixels does not fit in an image of {shape[0]} x {shape[1]}; "
+            f"make the view's `{setting}` smaller"
+        )

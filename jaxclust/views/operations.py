@@ -33,11 +33,19 @@ class Jitter(NamedTuple):
     time: jax.Array  # f32[4], when each of the four happens, in the order above; the smallest is first
 
 
-def crop_resize(image, top, left, height, width, flip, size) -> Planes:
+def to_planes(image) -> Planes:
+    """u8[H, W, C] -> Planes; a ValueError if C is neither 1 nor 3."""
+    C = image.shape[-1]
+    if C not in (1, 3):
+        raise ValueError(f"a view needs an image of 1 or 3 channels, not of shape {image.shape}")
+    return tuple(image[..., c].astype(jnp.float32) * (1 / 255) for c in range(C))
+
+
+def crop_resize(planes: Planes, top, left, height, width, flip, size) -> Planes:
     """Cuts a rectangle out, resizes it (antialiased bilinear, as Pillow's) and maybe mirrors it left to right.
 
     Args:
-      image: u8[H, W, C], C = 1 or 3.
+      planes: the image, f32[H, W] each.
       top, left, height, width: the rectangle in whole pixels, inside the image; may be traced.
       flip: bool[]; may be traced.
       size: side of the result.
@@ -45,11 +53,8 @@ def crop_resize(image, top, left, height, width, flip, size) -> Planes:
     Returns:
       Planes of f32[size, size].
     """
-    H, W, C = image.shape
-    if C not in (1, 3):
-        raise ValueError(f"a view needs an image of 1 or 3 channels, not of shape {image.shape}")
-    packed = _pack(tuple(image[..., c].astype(jnp.float32) * (1 / 255) for c in range(C)))
-    columns = _resample_rows(_transpose(packed), *_taps(left, width, W, flip, size))
+    H, W = planes[0].shape
+    columns = _resample_rows(_transpose(_pack(planes)), *_taps(left, width, W, flip, size))
     return _resample_rows(_transpose(_pack(columns)), *_taps(top, height, H, False, size))
 
 
@@ -74,6 +79,18 @@ def _resample_rows(packed, index, weight):
         for k in range(index.shape[1])
     ]
     return tuple(map(sum, zip(*terms)))
+
+
+def rotate(planes: Planes, angle) -> Planes:
+    """Turns counter-clockwise by `angle` degrees about the centre; nearest pixel, black outside, as Image.rotate."""
+    H, W = planes[0].shape
+    cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
+    y, x = jnp.arange(H)[:, None] - (H - 1) / 2, jnp.arange(W) - (W - 1) / 2  # pixel centres, from the image's
+    row = jnp.floor(sin * x + cos * y + H / 2).astype(jnp.int32)  # i32[H, W], of the pixel that comes to each place
+    column = jnp.floor(cos * x - sin * y + W / 2).astype(jnp.int32)
+    inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+    index = jnp.where(inside, row * W + column, H * W)  # one past the end is filled
+    return _unpack(jnp.take(_pack(planes).ravel(), index, mode="fill", fill_value=0))
 
 
 def adjust_brightness(planes: Planes, factor) -> Planes:
@@ -122,7 +139,7 @@ def hue_shift(planes: Planes, turn) -> Planes:
     )
 
 
-def jitter(planes: Planes, params: Jitter) -> Planes:
+def colour_jitter(planes: Planes, params: Jitter) -> Planes:
     """Applies the four colour operations in the order of `params.time`.
 
     Under vmap every image runs the same program, so this is one program that holds all 24 orders; what is not due is
@@ -223,3 +240,11 @@ def interleave(planes):
     if len(planes) == 1:
         return packed
     return (packed >> jnp.array(SHIFTS) & 1023).astype(jnp.float32) * (1 / LEVELS)
+
+
+def standardise(image, mean, std):
+    """(image - mean) / std, with a number of each for every channel of f32[H, W, C]; a ValueError if it has others."""
+    C = image.shape[-1]
+    if not len(mean) == len(std) == C:
+        raise ValueError(f"mean {mean} and std {std} must each have a number for every channel of the image, here {C}")
+    return (image - jnp.array(mean)) / jnp.array(std)

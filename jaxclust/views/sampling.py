@@ -21,6 +21,21 @@ class SimclrParams(NamedTuple):
     sigma: jax.Array  # f32[], pixels; 0 is no blur
 
 
+class MocoParams(NamedTuple):
+    crop: Crop
+    flip: jax.Array  # bool[]
+    jitter: Jitter
+    grey: jax.Array  # bool[]
+
+
+class MmdcParams(NamedTuple):
+    jitter: Jitter
+    grey: jax.Array  # bool[]
+    angle: jax.Array  # f32[], degrees counter-clockwise
+    crop: Crop
+    flip: jax.Array  # bool[]
+
+
 # Few calls of jax.random, each for several numbers: every call takes XLA a fifth of a second to compile.
 
 
@@ -36,6 +51,31 @@ def sample_simclr(key, shape, *, area, flip, strength, grey, blur) -> SimclrPara
         jitter=sample_jitter(jitter_key, *spread, p=0.8),
         grey=greys < grey,
         sigma=jnp.where(blurs < blur, sigma, 0.0),
+    )
+
+
+def sample_moco(key, shape, *, area, flip, jitter, grey) -> MocoParams:
+    """Draws the parameters of one `moco` view of an image of shape (H, W); the settings are `moco`'s."""
+    crop_key, jitter_key, key = jax.random.split(key, 3)
+    flips, greys = jax.random.uniform(key, (2,))
+    return MocoParams(
+        crop=sample_crop(crop_key, shape, area),
+        flip=flips < flip,
+        jitter=sample_jitter(jitter_key, *jitter, p=1.0),
+        grey=greys < grey,
+    )
+
+
+def sample_mmdc(key, shape, *, turn, crops, jitter, grey, flip) -> MmdcParams:
+    """Draws the parameters of one `mmdc` view of an image of shape (H, W); the settings are `mmdc`'s."""
+    crop_key, jitter_key, key = jax.random.split(key, 3)
+    greys, turns, flips = jax.random.uniform(key, (3,))
+    return MmdcParams(
+        jitter=sample_jitter(jitter_key, *jitter, p=1.0),
+        grey=greys < grey,
+        angle=turn * (2 * turns - 1),
+        crop=sample_square(crop_key, shape, crops),
+        flip=flips < flip,
     )
 
 
@@ -65,9 +105,21 @@ def sample_crop(key, shape, area) -> Crop:
     height = jnp.where(fits[first], heights[first], central_h)
     width = jnp.where(fits[first], widths[first], central_w)
     room = jnp.stack([H - height, W - width])
-    place = jnp.floor(jax.random.uniform(place_key, (2,)) * (room + 1)).astype(jnp.int32)
-    top, left = jnp.where(fits[first], jnp.minimum(place, room), room // 2)
+    top, left = jnp.where(fits[first], _up_to(room, jax.random.uniform(place_key, (2,))), room // 2)
     return Crop(top, left, height, width)
+
+
+def sample_square(key, shape, sides) -> Crop:
+    """Draws a square crop: its side is one of `sides`, in pixels, and its place anywhere in an image of (H, W)."""
+    which, *place = jax.random.uniform(key, (3,))
+    side = jnp.array(sides)[_up_to(len(sides) - 1, which)]
+    top, left = _up_to(jnp.array(shape) - side, jnp.stack(place))
+    return Crop(top, left, side, side)
+
+
+def _up_to(most, uniform):
+    """Whole numbers from 0 to `most`, equally likely, from uniform ones in [0, 1)."""
+    return jnp.minimum(jnp.floor(uniform * (most + 1)).astype(jnp.int32), most)
 
 
 def sample_jitter(key, brightness, contrast, saturation, hue, p) -> Jitter:

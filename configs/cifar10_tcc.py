@@ -1,0 +1,62 @@
+"""TCC on CIFAR-10 with the paper's settings (Table 2: NMI .790, ACC .906, ARI .733).
+
+    python -m jaxclust.main --config=configs/cifar10_tcc.py
+
+The paper trains at least 1000 epochs.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict(
+        dict(
+            seed=0,
+            clusters=10,
+            data=dict(
+                name="cifar10",
+                splits=dict(train="train+test"),  # all 60,000 images, as the paper
+                label="label",  # for scores only
+                size=32,
+                dir="",
+                resident="auto",
+            ),
+            views=dict(
+                plain=dict(policy="standardised", mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
+                strong=dict(
+                    policy="moco",
+                    area=(0.2, 1.0),
+                    flip=0.5,
+                    jitter=(0.4, 0.4, 0.4, 0.4),
+                    grey=0.2,
+                    mean=(0.491, 0.482, 0.447),
+                    std=(0.247, 0.243, 0.262),
+                ),
+            ),
+            net=dict(depth=34, stem="cifar", width=64, dtype="float32", remat=False),
+            method=dict(
+                name="tcc",
+                views=("plain", "strong", "strong"),
+                features=128,
+                assignment="dot",
+                scale=1.0,  # of the assignment "cosine" only
+                alpha=0.5,
+                tau=1.0,
+                lam=0.8,
+                samples=1,
+                momentum=0.999,
+                entropy="sample",
+                sharpness=1.0,  # of the entropy "mutual" only
+                consistency=0.0,
+                init_epoch=0,
+                queue_clusters=100,
+                queue_instances=12_800,
+                augment_clusters=True,
+                aggregate="soft",
+            ),
+            optim=dict(name="adam", lr=3e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
+            train=dict(epochs=1000, batch_size=320, log_every=50),  # 32 K
+            eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=10_000),  # the test split
+            checkpoint=dict(every=5, keep=3),
+        )
+    )

@@ -1,0 +1,143 @@
+"""Contrastive Clustering (Li et al., AAAI 2021, arXiv:2009.09687): "CC".
+
+Two heads on one backbone. In a batch's matrix of soft assignments a row is an image and a column is a cluster: the
+instance head contrasts images, the cluster head contrasts columns. With h = f(x), z = g_I(h), y = g_C(h) and the two
+views a and b:
+
+    eq. 1-3    L_ins   NT-Xent between z^a and z^b, over 2N views of images, tau_I
+    eq. 4-6    L_clu   NT-Xent between the columns of y^a and y^b, over 2K views of clusters, tau_C
+                       minus H, the entropy of the mean assignment P of each view
+    eq. 7      L       L_ins + L_clu
+
+Deviations:
+  * The paper prints H = sum P log P, whose sign would reward putting everything into one cluster. Entropy is
+    maximised here, as in the released code: sum_k P(k) log P(k) + log K is added for each view, and is 0 at best.
+  * `self_term` (default off, as released): the paper prints eq. 2 and 5 with a row in its own denominator.
+  * On STL-10 the paper trains on the unlabelled images too, with the instance loss alone: `instance_split` names
+    the split, and an epoch is then a pass over it and a pass of both losses over "train".
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxclust import nets
+from jaxclust.config import ConfigError, settings
+from jaxclust.losses import normalise, nt_xent
+from jaxclust.types import Batch, Method, Out, Pass, Prediction, Task, keep_memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    name: str
+    views: tuple  # policies of the two views (Table 3)
+    projection: int  # width of z
+    tau_instance: float
+    tau_cluster: float
+    instance: float  # loss weights; 0 leaves a head out (Table 4)
+    cluster: float
+    self_term: bool  # whether a row is in its own denominator
+    instance_split: str  # a split for the instance loss alone, before each pass over "train"; "" is none
+
+    def __post_init__(self):
+        if len(self.views) != 2:
+            raise ValueError(f"method.views names {len(self.views)} views; CC takes two")
+        for name in ("tau_instance", "tau_cluster"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"method.{name} is {getattr(self, name)}; it must be positive")
+        for name in ("instance", "cluster"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"method.{name} is {getattr(self, name)}; it must not be negative")
+        if self.instance == self.cluster == 0:
+            raise ValueError("method.instance and method.cluster are both 0; give one of them a weight")
+        if self.projection < 1:
+            raise ValueError(f"method.projection is {self.projection}; it must be at least 1")
+
+
+def make(config: Mapping[str, Any]) -> Method:
+    s: Settings = settings(Settings, config["method"], "method")
+    f = nets.backbone(settings(nets.Settings, config["net"], "net"))
+    clusters = config["clusters"]
+    g_i = nets.MLP(hidden=f.features, out=s.projection, dtype=f.dtype)
+    g_c = nets.MLP(hidden=f.features, out=clusters, dtype=f.dtype)
+    if s.instance_split and s.instance_split not in config["data"]["splits"]:
+        raise ConfigError(f"method.instance_split is {s.instance_split!r}, which is not in data.splits")
+
+    def init(key, spec):
+        key_f, key_i, key_c = jax.random.split(key, 3)
+        variables = f.init(key_f, jnp.zeros((1, spec.size, spec.size, spec.channels)), train=False)
+        h = jnp.zeros((1, f.features))
+        heads = {"g_i": g_i.init(key_i, h)["params"], "g_c": g_c.init(key_c, h)["params"]}
+        return {"f": variables["params"], **heads}, variables["batch_stats"], {}
+
+    def embed(params, stats, x, train):
+        """f32[B, H, W, C] -> h f32[B, D], and the new running statistics."""
+        h, new = f.apply({"params": params["f"], "batch_stats": stats}, x, train=train, mutable=["batch_stats"])
+        return h, new["batch_stats"]
+
+    def project(params, h):
+        return g_i.apply({"params": params["g_i"]}, h)  # z f32[B, 128]
+
+    def assign(params, h):
+        return jax.nn.softmax(g_c.apply({"params": params["g_c"]}, h))  # y f32[B, K]
+
+    def both(params, stats, memory, batch: Batch, key):
+        """Eq. 7."""
+        x_a, x_b = batch.views
+        h_a, stats = embed(params, stats, x_a, True)
+        h_b, stats = embed(params, stats, x_b, True)
+        y_a, y_b = assign(params, h_a), assign(params, h_b)
+
+        terms = {
+            "instance": nt_xent(project(params, h_a), project(params, h_b), s.tau_instance, s.self_term),
+            "cluster": nt_xent(y_a.T, y_b.T, s.tau_cluster, s.self_term) + unevenness(y_a) + unevenness(y_b),
+        }
+        loss = s.instance * terms["instance"] + s.cluster * terms["cluster"]
+        metrics = {
+            **terms,
+            "loss": loss,
+            "unevenness": (unevenness(y_a) + unevenness(y_b)) / 2,
+            "confidence": jnp.mean(jnp.max(y_a, axis=-1)),
+            "sizes": jnp.bincount(jnp.argmax(y_a, axis=-1), length=clusters).astype(jnp.float32),
+        }
+        return loss, Out(stats, (), metrics)
+
+    def instance(params, stats, memory, batch: Batch, key):
+        """Eq. 3 alone, for images that no cluster should be made of."""
+        x_a, x_b = batch.views
+        h_a, stats = embed(params, stats, x_a, True)
+        h_b, stats = embed(params, stats, x_b, True)
+        loss = nt_xent(project(params, h_a), project(params, h_b), s.tau_instance, s.self_term)
+        return loss, Out(stats, (), {"loss": loss, "instance": loss})
+
+    def plan(epoch):
+        return (*([Pass("instance", s.instance_split)] if s.instance_split else []), Pass("both"))
+
+    def predict(params, stats, x):
+        h, _ = embed(params, stats, x, False)
+        return Prediction(assign(params, h), {"backbone": h, "projection": normalise(project(params, h))})
+
+    tasks = {"both": Task(tuple(s.views), both, keep_memory)}
+    if s.instance_split:
+        tasks["instance"] = Task(tuple(s.views), instance, keep_memory)
+    return Method(
+        init=init,
+        tasks=tasks,
+        refits={},
+        plan=plan,
+        predict=predict,
+        reported={"cluster head": "cluster"},
+    )
+
+
+def unevenness(y):
+    """log K - H(P) of the mean assignment P, in nats: 0 when the batch fills all clusters alike.
+
+    Args:
+      y: soft assignment, f32[B, K].
+    """
+    p = jnp.mean(y, axis=0)
+    return jnp.sum(jax.scipy.special.xlogy(p, p)) + jnp.log(float(p.size))
