@@ -1,10 +1,11 @@
-"""k-means on the device, and the nearest centre of a point.
+"""k-means on the device, the nearest centre of a point, and linear assignment.
 
     seeding      k-means++ (Arthur and Vassilvitskii, SODA 2007), greedy: the best of 2 + log K draws
     iterations   Lloyd (1982), until the labels stop changing
     empty        a cluster without members restarts at the point farthest from its centre
+    assignment   successive shortest augmenting paths (Jonker and Volgenant, Computing 1987), in integers
 
-Every pass over the points is a matrix product or a reduction over N, so rows of x may lie on several devices.
+Every pass of k-means is a matrix product or a reduction over N, so rows of x may lie on several devices.
 """
 
 from functools import partial
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxclust.types import Array
 
@@ -147,3 +149,69 @@ def squared_distances(x: Array, centres: Array) -> Array:
     """Squared Euclidean distances f32[N, K] by one matrix product, in full float32 on every device."""
     cross = jnp.matmul(x, centres.T, precision="highest")
     return jnp.maximum((x**2).sum(1)[:, None] - 2 * cross + (centres**2).sum(1), 0)
+
+
+def transport(cost: Array, labels: Array) -> Array:
+    """Reassigns rows to columns at the least total cost, where a column keeps as many rows as it has in `labels`.
+
+    With `labels` a permutation of the columns this is the linear assignment problem.
+
+    Costs less their column's mean are rounded to n 2^-28 of the largest: in integers every sum is exact, so that no
+    loop can be led in circles by rounding, and every device finds the same answer.
+
+    Args:
+      cost: f32[G, n, m], G problems that have nothing to do with each other; n < 2^13.
+      labels: a column for each row, i32[G, n], in 0..m-1.
+
+    Returns:
+      i32[G, n], each row of it a permutation of that row of `labels`.
+    """
+    solve = jax.vmap(_transport)
+    mesh = jax.typeof(cost).sharding.mesh
+    if mesh.empty:
+        return solve(cost, labels)
+    # Left to itself XLA divides a problem over the devices, and they wait for each other in every iteration.
+    whole = PartitionSpec()
+    return jax.shard_map(solve, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)(cost, labels)
+
+
+def _transport(cost: Array, labels: Array) -> Array:
+    """One problem, cost f32[n, m] and labels i32[n]. A row without a column has the label m."""
+    n, m = cost.shape
+    cost = jnp.where(jnp.isfinite(cost), cost, 0)  # a run gone wrong must reach the log, not hang here
+    cost -= cost.mean(0)  # shifts the cost of all answers alike, and spreads the rows' favourites over the columns
+    unit = jnp.maximum(jnp.abs(cost).max(), 1e-30) * n / 2**28
+    cost = jnp.round(cost / unit).astype(jnp.int32)  # a path has up to n pairs of costs: |length| <= 2^29
+    far = 2**30
+
+    # As many rows as fit begin in their favourite column: no way of placing these rows costs less.
+    room = jnp.bincount(labels, length=m)  # i32[m]
+    favourite = cost.argmin(1)
+    queue = jnp.cumsum(jax.nn.one_hot(favourite, m, dtype=jnp.int32), axis=0)  # i32[n, m]
+    place = jnp.take_along_axis(queue, favourite[:, None], axis=1)[:, 0]
+    start = jnp.where(place <= room[favourite], favourite, m)
+
+    def insert(labels):
+        """Places one more row, along the shortest path of rows that each give up their column to the one before."""
+        new = (labels == m).argmax()
+        leave = jnp.take_along_axis(cost, labels[:, None], axis=1, mode="clip")[:, 0]  # i32[n]
+
+        def relax(state):  # Bellman and Ford: distance to each column, and the row that enters it
+            distance, row, _ = state
+            reach = jnp.where(labels < m, distance.at[labels].get(mode="clip") - leave, far)  # i32[n]
+            through = reach[:, None] + cost  # i32[n, m]
+            nearer = through.min(0) < distance
+            return jnp.minimum(through.min(0), distance), jnp.where(nearer, through.argmin(0), row), nearer.any()
+
+        distance, row, _ = jax.lax.while_loop(lambda state: state[2], relax, (cost[new], jnp.full(m, new), True))
+        end = jnp.where(jnp.bincount(labels, length=m) < room, distance, far).argmin()
+
+        def shift(state):
+            labels, column, _ = state
+            enters = row[column]
+            return labels.at[enters].set(column), labels[enters], enters
+
+        # The path ends at `new` even where all rows are placed: under vmap such problems go along with the others.
+        return jax.lax.while_loop(lambda state: state[2] != new, shift, (labels, end, jnp.full_like(new, -1)))[0]
+
+    return jax.lax.while_loop(lambda labels: (labels == m).any(), insert, start).astype(jnp.int32)

@@ -5,7 +5,6 @@ Metrics stay on the device until they are a few steps old, so that reading them 
 
 import collections
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping

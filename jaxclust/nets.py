@@ -1,10 +1,12 @@
-"""Backbones and heads: ResNet-18, 34 and 50 (He et al., CVPR 2016, arXiv:1512.03385) and a two-layer MLP.
+"""Backbones and heads: ResNet-18, 34 and 50 (He et al., CVPR 2016, arXiv:1512.03385), a small VGG, and a two-layer MLP.
 
 The papers' numbers come from PyTorch, so layers, paddings, initialisation and batch normalisation are
 torchvision's. Parameters and statistics are float32; `dtype` is what convolutions and products compute in.
 
     stem/conv  stem/bn
     stage{1..4}_block{1..n}/conv{1..}  bn{1..}  shortcut_conv  shortcut_bn
+
+    block{1..4}/conv  bn                                                        of the VGG
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from flax import linen as nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks in each stage
 STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, None), "mmdc": (3, 1, 2)}  # convolution, its stride, max pool
+VGG_DEPTH, VGG_STEM = 4, "vgg"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -29,9 +32,9 @@ class Settings:
     """The `net` section of a config.
 
     Args:
-      depth: 18, 34 or 50.
-      stem: "imagenet" (7x7/2, 3x3/2 max pool), "cifar" (3x3) or "mmdc" (3x3, 2x2/2 max pool).
-      width: channels of the first stage; 64 is the standard network.
+      depth: 18, 34 or 50 for a ResNet; 4 for the small VGG.
+      stem: "imagenet" (7x7/2, 3x3/2 max pool), "cifar" (3x3) or "mmdc" (3x3, 2x2/2 max pool); "vgg" for the VGG.
+      width: channels of the first stage; 64 is the standard ResNet, 32 MMDC's VGG.
       dtype: "float32" or "bfloat16", for computing.
       remat: keep only each block's input and compute the block again in the backward pass, which is for
         accelerators short of memory: compiled for CPU it saves none.
@@ -47,19 +50,31 @@ class Settings:
     remat: bool
 
     def __post_init__(self):
-        choices = {"depth": BLOCKS, "stem": STEMS, "dtype": DTYPES, "remat": (True, False)}
+        choices = {
+            "depth": (VGG_DEPTH, *BLOCKS),
+            "stem": (*STEMS, VGG_STEM),
+            "dtype": DTYPES,
+            "remat": (True, False),
+        }
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in allowed:
                 *most, last = map(str, allowed)
                 raise ValueError(f"net.{name} is {value}; choose {', '.join(most)} or {last}")
+        if (self.depth == VGG_DEPTH) != (self.stem == VGG_STEM):
+            raise ValueError(
+                f"net.depth is {self.depth} and net.stem is {self.stem}; {VGG_DEPTH} and {VGG_STEM} go together only"
+            )
         if not isinstance(self.width, int) or self.width < 1:
             raise ValueError(f"net.width is {self.width}; choose a whole number of channels, at least 1")
 
 
-def backbone(settings: Settings, kernel_init: Callable = kaiming_fan_out) -> "ResNet":
+def backbone(settings: Settings, kernel_init: Callable = kaiming_fan_out) -> "ResNet | VGG":
     """The network that the `net` section of a config describes."""
-    fields = dataclasses.asdict(settings) | {"dtype": DTYPES[settings.dtype]}
-    return ResNet(**fields, kernel_init=kernel_init)
+    fields = dataclasses.asdict(settings) | {"dtype": DTYPES[settings.dtype], "kernel_init": kernel_init}
+    if settings.stem == VGG_STEM:
+        del fields["depth"], fields["stem"]
+        return VGG(**fields)
+    return ResNet(**fields)
 
 
 class BatchNorm(nn.Module):
@@ -196,6 +211,60 @@ class ResNet(nn.Module):
                 name = f"stage{i + 1}_block{j + 1}"
                 x = block(self.width * 2**i, stride, self.depth == 50, layer, name=name)(x, train)
         return x.astype(jnp.float32).mean((1, 2))
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BN and ReLU: [B, H, W, C] -> [B, H, W, width]."""
+
+    width: int
+    conv: Callable[..., nn.Conv]
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.relu(BatchNorm(name="bn")(self.conv(self.width, 3, name="conv")(x), train))
+
+
+class VGG(nn.Module):
+    """MMDC's network for MNIST: four times convolution, BN, ReLU and max pool, the last map flattened.
+
+    The last pool leaves 2x2 places whatever the size of the image, so that the width of the embedding is a fact of
+    the network; at MMDC's 32 pixels it is a 2x2 pool as the others.
+    """
+
+    width: int = 32
+    dtype: Any = jnp.float32
+    remat: bool = False
+    kernel_init: Callable = kaiming_fan_out
+
+    @property
+    def features(self) -> int:
+        """D, the width of the embedding."""
+        return 2 * 2 * 8 * self.width
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """Embeds images.
+
+        Args:
+          x: square images, f32[B, H, H, C].
+          train: whether batch normalisation uses and records the batch's statistics.
+
+        Returns:
+          h: f32[B, D].
+
+        Raises:
+          ValueError: an image is smaller than 16 pixels.
+        """
+        if min(x.shape[1:3]) < 16:
+            raise ValueError(f"the images are {x.shape[1]} x {x.shape[2]}; the VGG takes 16 pixels or more")
+        layer = functools.partial(conv, dtype=self.dtype, kernel_init=self.kernel_init)
+        block = nn.remat(ConvBlock, static_argnums=2) if self.remat else ConvBlock
+        for i in range(4):
+            x = block(self.width * 2**i, layer, name=f"block{i + 1}")(x, train)
+            stride = 2 if i < 3 else x.shape[1] // 2
+            window = 2 if i < 3 else x.shape[1] - stride
+            x = nn.max_pool(x, (window, window), (stride, stride))
+        return x.astype(jnp.float32).reshape(len(x), -1)
 
 
 class Linear(nn.Module):

@@ -1,6 +1,7 @@
 """Optimizers: the config's `optim` section -> optax."""
 
 import dataclasses
+import itertools
 
 import jax
 import optax
@@ -15,14 +16,17 @@ class Settings:
     lr: float
     momentum: float  # SGD's momentum; Adam's first decay rate
     decay: float  # weight decay, added to the gradient of tensors of two or more axes
-    schedule: str  # "constant", or "cosine" to zero over the whole run
+    schedule: str | tuple  # "constant", "cosine" to zero over the whole run, or ((epoch, factor), ...): times factor
     warmup_epochs: float  # of linear warm-up from zero
 
     def __post_init__(self):
         if self.name not in OPTIMIZERS:
             raise ValueError(f"optim.name is {self.name!r}; choose one of {', '.join(OPTIMIZERS)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"optim.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        if not (self.schedule in SCHEDULES if isinstance(self.schedule, str) else _are_drops(self.schedule)):
+            raise ValueError(
+                f"optim.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}, or give "
+                "((epoch, factor), ...) with rising epochs from 1 and positive factors"
+            )
         if self.lr <= 0:
             raise ValueError(f"optim.lr is {self.lr}; it must be positive")
         if not 0 <= self.momentum < 1:
@@ -36,6 +40,9 @@ def learning_rate(s: Settings, steps: int, steps_per_epoch: int) -> optax.Schedu
     warmup = min(round(s.warmup_epochs * steps_per_epoch), steps)
     if s.schedule == "cosine":
         after = optax.cosine_decay_schedule(s.lr, max(steps - warmup, 1))
+    elif not isinstance(s.schedule, str):
+        drops = {round(epoch * steps_per_epoch) - warmup: factor for epoch, factor in s.schedule}
+        after = optax.piecewise_constant_schedule(s.lr, drops)
     else:
         after = optax.constant_schedule(s.lr)
     return optax.join_schedules([optax.linear_schedule(0.0, s.lr, warmup), after], [warmup]) if warmup else after
@@ -55,3 +62,12 @@ def make(s: Settings, steps: int, steps_per_epoch: int) -> optax.GradientTransfo
 
 def _matrices(params):
     return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def _are_drops(schedule):
+    """Whether `schedule` is ((epoch, factor), ...) with epochs 1 <= e1 < e2 < ... and factors above 0."""
+    try:
+        epochs, factors = zip(*schedule)
+        return epochs[0] >= 1 and all(a < b for a, b in itertools.pairwise(epochs)) and min(factors) > 0
+    except (TypeError, ValueError):
+        return False

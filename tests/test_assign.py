@@ -1,14 +1,17 @@
-"""k-means: as good as scikit-learn's, and the same on any number of devices."""
+"""k-means as good as scikit-learn's, assignment as cheap as SciPy's, and both the same on any number of devices."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from sklearn import cluster
 from sklearn.datasets import load_digits, make_blobs
 
 from jaxclust import metrics, sharding
-from jaxclust.assign import assign, kmeans, lloyd, seeds
+from jaxclust.assign import assign, kmeans, lloyd, seeds, transport
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +126,63 @@ def test_eight_devices_find_what_one_finds(digits, seed):
 def test_impossible_numbers_of_clusters_are_named(k, message):
     with pytest.raises(ValueError, match=message):
         kmeans(jax.random.key(0), np.zeros((10, 2), np.float32), k)
+
+
+def problems(kind, n=48, m=6):
+    """Costs f32[2, n, m] and labels i32[2, n]."""
+    rng = np.random.default_rng(0)
+    cost = rng.random((2, n, m))
+    labels = rng.integers(0, m, (2, n))
+    match kind:
+        case "collapsed":
+            cost = 1 + 1e-3 * cost + np.arange(m)
+        case "ties":
+            cost = np.round(3 * cost)
+        case "equal":
+            cost = np.ones((2, n, m))
+        case "negative":
+            cost = -1000 * cost
+        case "rare":  # some columns keep no row, and one almost all
+            labels = np.where(rng.random((2, n)) < 0.9, 1, 3)
+        case "permutation":
+            cost, labels = rng.random((2, n, n)), np.stack([rng.permutation(n), np.arange(n)])
+    return cost.astype(np.float32), labels.astype(np.int32)
+
+
+@pytest.mark.parametrize("kind", ["random", "collapsed", "ties", "equal", "negative", "rare", "permutation"])
+def test_transport_costs_as_little_as_scipys_assignment_and_keeps_the_columns_sizes(kind):
+    cost, labels = problems(kind)
+    found = np.asarray(jax.jit(transport)(cost, labels))
+    for c, old, new in zip(cost.astype(float), labels, found):
+        np.testing.assert_array_equal(np.sort(new), np.sort(old))
+        square = c[:, old]  # a column for each place in a column
+        best = square[linear_sum_assignment(square)].sum()
+        np.testing.assert_allclose(c[np.arange(len(c)), new].sum(), best, rtol=1e-6)
+
+
+def test_transport_ends_where_costs_are_not_finite():
+    cost, labels = problems("random")
+    cost[0, 3], cost[1, :, 2] = np.nan, np.inf
+    np.testing.assert_array_equal(np.sort(transport(cost, labels)), np.sort(labels))
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_transport_is_the_same_on_eight_devices_and_they_do_not_wait_for_each_other(groups):
+    mesh = sharding.make_mesh()
+
+    def share_out(x, labels):
+        return transport(jnp.sin(x).reshape(groups, -1, 6), labels.reshape(groups, -1)).reshape(-1)
+
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((96, 6)).astype(np.float32), rng.integers(0, 6, 96).astype(np.int32)
+    x8, labels8 = (jax.device_put(a, sharding.batched(mesh)) for a in (x, labels))
+    compiled = jax.jit(share_out, out_shardings=sharding.batched(mesh)).lower(x8, labels8).compile()
+    np.testing.assert_array_equal(compiled(x8, labels8), jax.jit(share_out)(x, labels))
+
+    text = compiled.as_text()
+    loops = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
+    computations = {re.match(r"(?:ENTRY )?%?([\w.\-]+)", c)[1]: c for c in re.split(r"\n(?=%|ENTRY)", text)}
+    assert loops <= computations.keys()
+    assert "all-gather" in text
+    for name in loops:
+        assert not re.search("all-(reduce|gather|to-all)|collective|reduce-scatter", computations[name]), name

@@ -170,6 +170,37 @@ def test_convolutions_start_with_kaiming_variance(kernel_init, axis):
     np.testing.assert_array_equal(bn["bias"], 0)
 
 
+def test_vgg_is_four_times_convolution_norm_relu_and_pool():
+    net = nets.VGG(width=2)
+    params, stats = fixed(net)
+    x = draw("x", (3, 32, 32, 3))
+    want = x.astype(np.float64)
+    for i in range(4):
+        block, norm, running = params[f"block{i + 1}"], params[f"block{i + 1}"]["bn"], stats[f"block{i + 1}"]["bn"]
+        padded = np.pad(want, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [B, H, W, C, 3, 3]
+        want = np.einsum("bhwcij,ijcd->bhwd", windows, block["conv"]["kernel"])
+        want = (want - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
+        b, side, _, c = want.shape
+        want = np.maximum(want, 0).reshape(b, side // 2, 2, side // 2, 2, c).max((2, 4))
+    h = net.apply({"params": params, "batch_stats": stats}, x, train=False)
+    np.testing.assert_allclose(h, want.reshape(3, -1), rtol=1e-4, atol=1e-4)
+    assert h.shape == (3, net.features)
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 64])
+def test_vgg_is_as_wide_for_any_image(size):
+    net = nets.VGG()  # MMDC's
+    x = jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32)
+    h, _ = jax.eval_shape(lambda key, x: net.init_with_output(key, x, train=False), jax.random.key(0), x)
+    assert h.shape == (2, net.features) == (2, 1024)
+
+
+def test_vgg_refuses_an_image_that_has_no_four_places_left():
+    with pytest.raises(ValueError, match="the images are 8 x 8; the VGG takes 16 pixels or more"):
+        nets.VGG().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_mlp_is_two_linear_layers_that_start_as_torch_starts_them(dtype):
     h = draw("h", (6, 100))
@@ -192,13 +223,19 @@ def test_backbone_builds_what_the_settings_say():
     net = nets.backbone(settings, nets.kaiming_fan_in)
     assert net == nets.ResNet(50, "cifar", 4, jnp.bfloat16, True, nets.kaiming_fan_in)
     assert net.features == 128
+    small = nets.backbone(
+        nets.Settings(depth=4, stem="vgg", width=8, dtype="bfloat16", remat=True), nets.kaiming_fan_in
+    )
+    assert small == nets.VGG(8, jnp.bfloat16, True, nets.kaiming_fan_in)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("depth", 20, "net.depth is 20; choose 18, 34 or 50"),
-        ("stem", "vgg", "net.stem is vgg; choose imagenet, cifar or mmdc"),
+        ("depth", 20, "net.depth is 20; choose 4, 18, 34 or 50"),
+        ("stem", "alexnet", "net.stem is alexnet; choose imagenet, cifar, mmdc or vgg"),
+        ("depth", 4, "net.depth is 4 and net.stem is cifar; 4 and vgg go together only"),
+        ("stem", "vgg", "net.depth is 18 and net.stem is vgg; 4 and vgg go together only"),
         ("dtype", "float16", "net.dtype is float16; choose float32 or bfloat16"),
         ("remat", "no", "net.remat is no; choose True or False"),
         ("width", 0, "net.width is 0; choose a whole number of channels, at least 1"),

@@ -22,6 +22,20 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     np.testing.assert_allclose(rate(100), 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("warmup", [0.0, 2.0])
+def test_learning_rate_drops_at_the_start_of_each_epoch_named(warmup):
+    s = settings(schedule=((3, 0.2), (5.5, 0.5)), warmup_epochs=warmup)
+    rate = optim.learning_rate(s, steps=100, steps_per_epoch=10)
+    for step, want in ((20, 0.1), (29, 0.1), (30, 0.02), (54, 0.02), (55, 0.01), (99, 0.01)):
+        np.testing.assert_allclose(rate(step), want, rtol=1e-6, err_msg=f"step {step}")
+
+
+@pytest.mark.parametrize("schedule", [(), (350, 0.2), ((350,),), ((2, 0.1), (2, 0.1)), ((0, 0.1),), ((2, 0.0),)])
+def test_a_schedule_of_drops_that_makes_no_sense_is_refused(schedule):
+    with pytest.raises(ValueError, match="rising epochs from 1 and positive factors"):
+        settings(schedule=schedule)
+
+
 def test_sgd_adds_decay_to_the_gradient_of_matrices_before_momentum():
     rule = optim.make(settings(name="sgd", decay=0.5), steps=10, steps_per_epoch=1)
     params = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full((2,), 2.0)}

@@ -165,7 +165,7 @@ def test_gradients_equal_the_oracles(alpha, part):
     method, args = setup(alpha=alpha)
     params, _, memory, _, key = args
     gradient = jax.grad(lambda params: method.tasks["both"].loss(params, *args[1:])[0])(params)
-    f, f_hat, pi, pi_hat = inputs(args)
+    f, f_hat, _, pi_hat = inputs(args)
     nn, nn_hat = (jax.tree.map(lambda a: np.asarray(a, np.float64), p["nn"]) for p in (params, memory["twin"]))
     P, Q = (np.asarray(memory[name], np.float64) for name in "PQ")
     noise = gumbel(key, 1)
@@ -241,7 +241,7 @@ def test_baselines_of_table_3_step(change):
 
 def test_without_image_augmentation_the_clusters_come_from_the_plain_view():
     method, args = setup(augment_clusters=False)
-    params, stats, memory, batch, key = args
+    params, stats, memory, batch, _ = args
     _, out = method.tasks["both"].loss(*args)
     x = batch.views[2]
     f, f_hat = features(params, stats, x), features(memory["twin"], memory["twin_stats"], x)
@@ -283,7 +283,7 @@ def test_whole_set_aggregation_takes_turns():
 
 def test_placed_prototypes_are_the_centres_of_the_directions():
     for assignment in ("dot", "cosine"):
-        method, (params, stats, memory, batch, key) = setup(init_epoch=2, assignment=assignment)
+        method, (params, _, memory, _, key) = setup(init_epoch=2, assignment=assignment)
         assert [method.plan(e)[0].refit for e in (0, 1, 2, 3)] == [None, None, "prototypes", None]
         rng = np.random.default_rng(0)
         truth = rng.permutation(np.repeat(np.arange(K), 20))

@@ -2,8 +2,8 @@
 
 A cluster is represented by the sum of its images' features, weighted by how much they belong to it, and contrasted
 with other clusters (L1), as an image is with other images (L2). The negatives wait in two queues, the positives come
-from momentum twins (hats) of every trainable part. In the paper's order, with two augmented views of each image, one for
-the network and one for its twin:
+from momentum twins (hats) of every trainable part. In the paper's order, with two augmented views of each image, one
+for the network and one for its twin:
 
     eq. 3   pi     pi_i(k) = softmax_k(mu_k . f(x_i))
     eq. 4   r      r_k = normalise(sum_i pi_i(k) f(x_i)), over the batch
@@ -18,8 +18,8 @@ steps in cluster order, so that a row's index mod K is its cluster; Q holds e_ha
 
 Deviations:
   * Eq. 8 prints -H - log K where eq. 6 gives -H + log K, the KL divergence; a constant.
-  * `entropy` "sample" is the paper's: the bonus is each image's own entropy, and assignments stay soft. "marginal" takes
-    the entropy of the batch's mean assignment, and "mutual" that minus `sharpness` times the images' own.
+  * `entropy` "sample" is the paper's: the bonus is each image's own entropy, and assignments stay soft. "marginal"
+    takes the entropy of the batch's mean assignment, and "mutual" that minus `sharpness` times the images' own.
   * `assignment` "cosine" makes eq. 3 scale * cos(mu_k, f(x_i)): the direction is all that e and r keep of f.
   * `init_epoch`: the paper trains everything from the first step, which is 0. A later epoch begins by placing mu at
     the k-means centres of the directions of f on plain images; until then L2 as printed is trained alone.

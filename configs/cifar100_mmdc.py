@@ -1,0 +1,49 @@
+"""MMDC on CIFAR-100, 20 superclasses, with the paper's settings (Table I: NMI .418, ACC .446; best .423, .464).
+
+    python -m jaxclust.main --config=configs/cifar100_mmdc.py
+
+The scores are the mean of five runs. Table V, after refinement: --config.method.refine_epoch=350.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict(
+        dict(
+            seed=0,
+            clusters=20,
+            data=dict(
+                name="cifar100",
+                splits=dict(train="train+test"),  # all 60,000 images, as the paper
+                label="coarse_label",  # for scores only
+                size=32,
+                dir="",
+                resident="auto",
+            ),
+            views=dict(
+                centre=dict(policy="centre_crop", crop=20),
+                strong=dict(policy="mmdc", jitter=(0.4, 0.4, 0.4, 0.125), grey=0.2, flip=0.5, turn=0.0, crops=(20,)),
+                crop=dict(policy="mmdc", jitter=(0.0, 0.0, 0.0, 0.0), grey=0.0, flip=0.0, turn=0.0, crops=(20,)),
+            ),
+            net=dict(depth=18, stem="mmdc", width=64, dtype="float32", remat=False),
+            method=dict(
+                name="mmdc",
+                views=("centre", "strong"),
+                rotation_view="crop",
+                assignment=True,
+                rotation=True,
+                group=128,
+                means="one_hot",
+                dim=0,  # as many as clusters
+                sigma=0.0,
+                refine_epoch=400,  # never; the paper refines from 350 in Table V only
+                sobel=False,
+            ),
+            optim=dict(name="sgd", lr=0.05, momentum=0.9, decay=1e-4, schedule=((350, 0.2),), warmup_epochs=0),
+            train=dict(epochs=400, batch_size=128, log_every=52),
+            # Held out is the test split.
+            eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=10_000),
+            checkpoint=dict(every=5, keep=3),
+        )
+    )

@@ -1,0 +1,257 @@
+"""Multi-Modal Deep Clustering (Shiran and Weinshall, ICPR 2020, arXiv:1912.02678): "MMDC".
+
+Each image has a target on the unit sphere, drawn once from K Gaussians around means mu_k. A step hands the targets of
+its batch out anew among these images, as near as can be to where the network puts them, and then pulls the network
+towards them. With f_theta(x) = z, the normalised output of a linear layer on the backbone features h:
+
+    eq. 1      L_c   distance of z to the targets; P by linear assignment on centre crops, theta on augmented ones
+    eq. 2      T     u ~ N(mu_k, sigma I) with k uniform, t = u / |u|
+    eq. 3      c_i   nearest mean, argmin_k |z_i - mu_k|
+    III-D      L_r   RotNet: which quarter turn of four, cross-entropy on another linear layer
+    III-E            refinement: k-means on all outputs gives the targets, and batches reassign no more
+
+Settings make of it the paper's other rows: Noise as Targets with `means` "none" and no rotation, NAT+RotNet with
+rotation, RotNet with `assignment` off.
+
+Deviations:
+  * Eq. 1 is a mean of distances. P minimises the sum of Euclidean distances, theta the mean square over all N x d
+    entries, as released.
+  * Algorithm 1 prints the assignment pass before the rotation pass; here, as released, rotation comes first.
+  * The assignment is solved in `group`s of images (the paper's batch, 128), so that a larger batch or more devices
+    do not change the method.
+  * `predict` needs a soft assignment, of which the paper has none: q_ik is proportional to exp(10 mu_k . z_i). It is
+    largest at the nearest mean; the 10 sets only what `confidence` calls certain.
+  * III-E says refinement follows the main training; Table I and the MNIST settings start it within, at `refine_epoch`.
+  * Sobel filters, of which the paper says nothing more, are 3 x 3 on the grey image, continued past its edge.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxclust import assign, nets
+from jaxclust.config import ConfigError, settings
+from jaxclust.losses import HIGHEST, normalise
+from jaxclust.types import Batch, Method, Out, Pass, Prediction, Refit, Task, keep_memory
+
+MEANS = ("one_hot", "random", "none")
+SHARPNESS = 10.0  # of q
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    name: str
+    views: tuple  # policies of the crop that P is found on, and of the one that theta is trained on
+    rotation_view: str  # policy of each of the rotation task's four crops
+    assignment: bool  # the main task
+    rotation: bool  # the auxiliary task
+    group: int  # images that share out their targets
+    means: str  # "one_hot", "random" (uniform in [-0.1, 0.1]^d, projected), or "none": t is uniform, as in NAT
+    dim: int  # d, width of the output; 0 is the number of clusters
+    sigma: float  # variance of the Gaussians, before projection
+    refine_epoch: int  # the first epoch of refinement; from train.epochs on there is none
+    sobel: bool  # whether the network sees the edges of the grey image (Table III)
+
+    def __post_init__(self):
+        if len(self.views) != 2:
+            raise ValueError(f"method.views names {len(self.views)} views; MMDC takes two: centre and augmented crop")
+        if self.means not in MEANS:
+            raise ValueError(f"method.means is {self.means!r}; choose one of {', '.join(MEANS)}")
+        if not (self.assignment or self.rotation):
+            raise ValueError("method.assignment and method.rotation are both False; turn one of them on")
+        if self.group < 1:
+            raise ValueError(f"method.group is {self.group}; it must be at least 1")
+        for name in ("dim", "sigma", "refine_epoch"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"method.{name} is {getattr(self, name)}; it must not be negative")
+
+
+def make(config: Mapping[str, Any]) -> Method:
+    s: Settings = settings(Settings, config["method"], "method")
+    f = nets.backbone(settings(nets.Settings, config["net"], "net"), nets.kaiming_fan_in)
+    clusters, epochs, batch_size = config["clusters"], config["train"]["epochs"], config["train"]["batch_size"]
+    d = s.dim or clusters
+    clustered = s.assignment and s.means != "none"
+    refined = s.assignment and s.refine_epoch < epochs
+    if s.assignment and batch_size % s.group:
+        raise ConfigError(f"method.group is {s.group}, which does not divide train.batch_size, {batch_size}")
+    if s.means == "one_hot" and d != clusters:
+        raise ConfigError(f"method.dim is {d}; one-hot means have {clusters} entries, as many as clusters: set it to 0")
+    if refined and not clustered:
+        raise ConfigError(
+            f"method.refine_epoch is {s.refine_epoch}, but without means there are no clusters to refine: "
+            f"set it to train.epochs, {epochs}"
+        )
+    heads = {
+        name: nn.Dense(width, kernel_init=nn.initializers.normal(0.01), dtype=f.dtype)
+        for name, width, used in (("output", d, s.assignment), ("rotation", 4, s.rotation))
+        if used
+    }
+    mu = means(s.means, clusters, d, config["seed"])
+
+    def init(key, spec):
+        key_f, key_t, *keys = jax.random.split(key, 2 + len(heads))
+        channels = 2 if s.sobel else spec.channels
+        variables = f.init(key_f, jnp.zeros((1, spec.size, spec.size, channels)), train=False)
+        h = jnp.zeros((1, f.features))
+        params = {name: head.init(k, h)["params"] for k, (name, head) in zip(keys, heads.items())}
+        memory = {"targets": draw_targets(key_t, spec.examples)} if s.assignment else {}
+        return {"f": variables["params"], **params}, variables["batch_stats"], memory
+
+    def draw_targets(key, n):
+        """Eq. 2: T, f32[N, d]."""
+        key_k, key_u = jax.random.split(key)
+        u = jax.random.normal(key_u, (n, d))
+        if not clustered:
+            return normalise(u)
+        t = jnp.take(mu, jax.random.randint(key_k, (n,), 0, clusters), axis=0)
+        return normalise(t + s.sigma**0.5 * u) if s.sigma else t
+
+    def embed(params, stats, x, train):
+        """f32[B, H, W, C] -> h f32[B, D], and the new running statistics."""
+        x = sobel(x) if s.sobel else x
+        h, new = f.apply({"params": params["f"], "batch_stats": stats}, x, train=train, mutable=["batch_stats"])
+        return h, new["batch_stats"]
+
+    def head(params, name, h):
+        return heads[name].apply({"params": params[name]}, h).astype(jnp.float32)
+
+    def output(params, h):
+        return normalise(head(params, "output", h))  # z f32[B, d]
+
+    def soft(z):
+        return jax.nn.softmax(SHARPNESS * cosine(z, mu))  # q f32[B, K]
+
+    def permute(z, t):
+        """Eq. 1 over P: the targets t f32[B, d], shared out anew in each group by the distances to z f32[B, d]."""
+        z, t = (a.reshape(-1, s.group, d) for a in (z, t))
+        if clustered and s.sigma == 0:  # a cluster's images have one target: K columns with room for each of them
+            y = jnp.take(mu, assign.transport(distances(z, mu), nearest(t, mu)), axis=0)
+        else:
+            own = jnp.broadcast_to(jnp.arange(s.group), t.shape[:2])
+            y = jnp.take_along_axis(t, assign.transport(distances(z, t), own)[..., None], axis=1)
+        return y.reshape(-1, d)
+
+    def assignment(params, stats, memory, batch: Batch, key):
+        """Eq. 1, over P on centre crops and then over theta on augmented ones."""
+        centre, augmented = batch.views
+        t = memory["targets"][batch.ids]  # f32[B, d]
+        h, _ = embed(params, stats, centre, False)
+        z = jax.lax.stop_gradient(output(params, h))
+        y = permute(z, t)
+
+        h, stats = embed(params, stats, augmented, True)
+        loss = jnp.mean((output(params, h) - y) ** 2)
+        moved = jnp.mean(jnp.any(y != t, axis=-1))
+        return loss, Out(stats, y, {"loss": loss, "assignment": loss, "moved": moved, **described(z)})
+
+    def refine(params, stats, memory, batch: Batch, key):
+        """Eq. 1 over theta alone."""
+        (augmented,) = batch.views
+        h, stats = embed(params, stats, augmented, True)
+        z = output(params, h)
+        loss = jnp.mean((z - memory["targets"][batch.ids]) ** 2)
+        return loss, Out(stats, (), {"loss": loss, "assignment": loss, **described(jax.lax.stop_gradient(z))})
+
+    def described(z):
+        if not clustered:
+            return {}
+        return {
+            "confidence": jnp.mean(jnp.max(soft(z), axis=-1)),
+            "sizes": jnp.bincount(nearest(z, mu), length=clusters).astype(jnp.float32),
+        }
+
+    def rotation(params, stats, memory, batch: Batch, key):
+        """L_r: all four turns of an image, each of a crop of its own, in one batch."""
+        turned = [jnp.rot90(x, turns, axes=(1, 2)) for turns, x in enumerate(batch.views)]
+        x = jnp.stack(turned, axis=1)  # f32[B, 4, H, W, C]; an image's turns stay on its device
+        h, stats = embed(params, stats, x.reshape(-1, *x.shape[2:]), True)
+        log_p = jax.nn.log_softmax(head(params, "rotation", h)).reshape(-1, 4, 4)  # of an image, its turn, the answer
+        loss = -jnp.mean(jnp.diagonal(log_p, axis1=1, axis2=2))
+        accuracy = jnp.mean(jnp.argmax(log_p, axis=-1) == jnp.arange(4))
+        return loss, Out(stats, (), {"loss": loss, "rotation": loss, "rotation_accuracy": accuracy})
+
+    def remember(params, memory, ids, y):
+        return {"targets": memory["targets"].at[ids].set(y)}
+
+    def outputs(params, stats, memory, x, key):
+        h, _ = embed(params, stats, x, False)
+        return output(params, h)
+
+    def refit(params, memory, z, key):
+        """III-E, with the clusters numbered to agree best with the targets so far."""
+        labels = assign.kmeans(key, z, clusters).labels  # i32[N]
+        before = nearest(memory["targets"], mu)
+        agree = jnp.zeros((clusters, clusters)).at[labels, before].add(1.0)  # images
+        number = assign.transport(-agree[None], jnp.arange(clusters)[None])[0]
+        return params, {"targets": jnp.take(mu, number[labels], axis=0)}
+
+    def plan(epoch):
+        passes = (Pass("rotation"),) if s.rotation else ()
+        if not s.assignment:
+            return passes
+        return (*passes, Pass("refine", refit="targets") if epoch >= s.refine_epoch else Pass("assignment"))
+
+    def predict(params, stats, x):
+        h, _ = embed(params, stats, x, False)
+        if not s.assignment:
+            return Prediction(None, {"backbone": h})
+        z = output(params, h)
+        return Prediction(soft(z) if clustered else None, {"backbone": h, "output": z})
+
+    centre, augmented = s.views
+    tasks = {}
+    if s.rotation:
+        tasks["rotation"] = Task((s.rotation_view,) * 4, rotation, keep_memory)
+    if s.assignment:
+        tasks["assignment"] = Task((centre, augmented), assignment, remember, ("predict", "gradient"))
+    if refined:
+        tasks["refine"] = Task((augmented,), refine, keep_memory)
+    reported = {"cluster assignment (nearest mean)": "cluster"} if clustered else {}
+    return Method(
+        init=init,
+        tasks=tasks,
+        refits={"targets": Refit(centre, outputs, refit)} if refined else {},
+        plan=plan,
+        predict=predict,
+        reported={**reported, "k-means on penultimate features": "kmeans_backbone"},
+    )
+
+
+def means(kind: str, clusters: int, d: int, seed: int) -> np.ndarray | None:
+    """mu, f32[K, d] of unit length, or None; a function of the config, since `predict` sees no memory."""
+    if kind == "none":
+        return None
+    if kind == "one_hot":
+        return np.eye(clusters, dtype=np.float32)
+    u = np.random.default_rng(seed).uniform(-0.1, 0.1, (clusters, d))
+    return (u / np.linalg.norm(u, axis=1, keepdims=True)).astype(np.float32)
+
+
+def cosine(z, mu):
+    """f32[..., K] of points z f32[..., d] and mu f32[K, d], all of unit length."""
+    return jnp.matmul(z, mu.T, precision=HIGHEST)
+
+
+def nearest(z, mu):
+    """Eq. 3, i32[...]: on the sphere the nearest mean is the one of the largest cosine."""
+    return jnp.argmax(cosine(z, mu), axis=-1)
+
+
+def distances(z, t):
+    """Euclidean, f32[..., n, m] of z f32[..., n, d] and t f32[..., m, d]."""
+    return jnp.linalg.norm(z[..., :, None, :] - t[..., None, :, :], axis=-1)
+
+
+def sobel(x):
+    """Sobel's two derivatives of the grey image, f32[B, H, W, C] -> f32[B, H, W, 2]: along the width, the height."""
+    grey = x @ jnp.asarray((0.299, 0.587, 0.114)) if x.shape[-1] == 3 else x[..., 0]  # ITU-R 601
+    g = jnp.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    tall = g[:, :-2] + 2 * g[:, 1:-1] + g[:, 2:]  # f32[B, H, W + 2], smoothed along the height
+    wide = g[:, :, :-2] + 2 * g[:, :, 1:-1] + g[:, :, 2:]  # f32[B, H + 2, W]
+    return jnp.stack([tall[:, :, 2:] - tall[:, :, :-2], wide[:, 2:] - wide[:, :-2]], axis=-1)
