@@ -43,7 +43,10 @@ STORED = {"digits": (8, 1), "mnist": (28, 1), "fashion_mnist": (28, 1), "cifar10
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache; tests share one, so that each program is compiled once."""
-    monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # workers, too
+        base = base.parent
+    monkeypatch.setenv("JAXCLUST_CACHE", str(base / "cache"))
     main.use_compilation_cache()
 
 

@@ -111,14 +111,11 @@ def make(config: Mapping[str, Any]) -> Method:
             "mu": jax.random.normal(keys[2], (K, s.features)) / s.features**0.5,
             "nn": nn.init(keys[3], jnp.zeros((1, K)))["params"],
         }
-        memory = {
-            "twin": params,
-            "twin_stats": variables["batch_stats"],
-            "P": normalise(jax.random.normal(keys[4], (s.queue_clusters * K, s.features))),
-            "Q": normalise(jax.random.normal(keys[5], (s.queue_instances, s.features))),
-            "P_next": jnp.zeros((), jnp.int32),  # the row that is written next
-            "Q_next": jnp.zeros((), jnp.int32),
-        }
+        memory = {"twin": params, "twin_stats": variables["batch_stats"]}
+        for name, key_q, rows in (("P", keys[4], s.queue_clusters * K), ("Q", keys[5], s.queue_instances)):
+            if rows:
+                memory[name] = normalise(jax.random.normal(key_q, (rows, s.features)))
+                memory[f"{name}_next"] = jnp.zeros((), jnp.int32)  # the row that is written next
         if s.aggregate == "whole":
             memory |= {name: jnp.zeros((K, s.features)) for name in ("sum", "sum_hat")}
         # Twins of their own: a buffer that is donated twice would be an error.
@@ -149,9 +146,8 @@ def make(config: Mapping[str, Any]) -> Method:
         c = jax.nn.softmax((log_pi + noise) / s.lam)
         return normalise(f + nn.apply({"params": params["nn"]}, c))
 
-    def l1(r, r_hat, P):
-        """Eq. 5, f32[]."""
-        candidates = P if s.queue_clusters else r_hat
+    def l1(r, r_hat, candidates):
+        """Eq. 5, f32[]; the candidates are the rows of P."""
         own = jnp.arange(len(candidates)) % K == jnp.arange(K)[:, None]  # bool[K, L]
         return jnp.mean(info_nce(r, r_hat, candidates, s.tau, own))
 
@@ -181,7 +177,7 @@ def make(config: Mapping[str, Any]) -> Method:
             if s.aggregate == "whole":
                 R, R_hat = memory["sum"] + R - jax.lax.stop_gradient(R), memory["sum_hat"]
             r, r_hat = normalise(R), normalise(R_hat)
-            terms["l1"] = l1(r, r_hat, memory["P"])
+            terms["l1"] = l1(r, r_hat, memory.get("P", r_hat))
             carry["r_hat"] = r_hat
         if instance:
             key, key_hat = jax.random.split(key)
@@ -200,7 +196,7 @@ def make(config: Mapping[str, Any]) -> Method:
             "dec": jnp.mean(kl(dec_target(pi), log_p)),  # Figure 5c: watched, not trained
             "entropy": jnp.mean(entropy(log_p)),
             "confidence": jnp.mean(jnp.max(pi, axis=-1)),
-            "dead_rows": dead_rows(memory["P"]) + dead_rows(memory["Q"]),
+            "dead_rows": sum(dead_rows(memory[name]) for name in ("P", "Q") if name in memory),
             "sizes": jnp.bincount(jnp.argmax(log_p, axis=-1), length=K).astype(jnp.float32),  # Figure 6
         }
         return loss, Out(stats, carry, metrics)
@@ -213,7 +209,9 @@ def make(config: Mapping[str, Any]) -> Method:
         }
         if "r_hat" in carry and s.aggregate != "whole":
             memory = enqueue(memory, "P", carry["r_hat"])
-        return enqueue(memory, "Q", carry["e_hat"]) if "e_hat" in carry else memory
+        if "e_hat" in carry:
+            memory = enqueue(memory, "Q", carry["e_hat"])
+        return memory
 
     def place(params, memory, f, key):
         """mu at the k-means centres of the directions of f."""
@@ -299,10 +297,10 @@ def entropy(log_p):
 
 
 def enqueue(memory, name, rows):
-    """Writes rows f32[B, D] over the oldest of the queue `name`, f32[L, D], B <= L."""
-    queue, start = memory[name], memory[f"{name}_next"]
-    if not len(queue):  # switched off
+    """Writes rows f32[B, D] over the oldest of the queue `name`, f32[L, D], B <= L, where there is one."""
+    if name not in memory:
         return memory
+    queue, start = memory[name], memory[f"{name}_next"]
     at = (start + jnp.arange(len(rows))) % len(queue)
     return memory | {name: queue.at[at].set(rows), f"{name}_next": (start + len(rows)) % len(queue)}
 
