@@ -36,7 +36,7 @@ def get_config():
                 name="tcc",
                 views=("plain", "strong", "strong"),
                 features=128,
-                assignment="cosine",
+                assignment="cosine",  # this and what follows: as in configs/digits_tcc.py, which says why
                 scale=10.0,
                 alpha=0.5,
                 tau=0.5,
@@ -48,7 +48,7 @@ def get_config():
                 consistency=0.0,
                 init_epoch=60,
                 queue_clusters=100,
-                queue_instances=9_600,
+                queue_instances=9_600,  # about as many as there are images
                 augment_clusters=True,
                 aggregate="soft",
             ),

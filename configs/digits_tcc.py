@@ -2,7 +2,7 @@
 
     python -m jaxclust.main --config=configs/digits_tcc.py
 
-Expect ACC .92, NMI .86 of the cluster head after a minute and a half on two CPU cores (k-means on pixels: .79, .74).
+Expect ACC .93, NMI .88 of the assignments (k-means on pixels: .79, .74).
 Where a setting is not the paper's, a comment says why.
 """
 
@@ -32,19 +32,19 @@ def get_config():
                 name="tcc",
                 views=("plain", "strong", "strong"),
                 features=128,
-                assignment="cosine",
+                assignment="cosine",  # e and r keep the direction of f alone
                 scale=10.0,
                 alpha=0.5,
-                tau=0.5,
+                tau=0.5,  # a short run needs stronger contrast
                 lam=0.8,
                 samples=1,
-                momentum=0.99,
-                entropy="mutual",
+                momentum=0.99,  # twins of 0.999 average over 1,000 steps, and this run has 1,800
+                entropy="mutual",  # the printed entropy keeps assignments soft
                 sharpness=0.3,
                 consistency=0.0,
-                init_epoch=280,
+                init_epoch=280,  # confident too early is confident of nothing
                 queue_clusters=100,
-                queue_instances=1_600,
+                queue_instances=1_600,  # about as many as there are images, as the paper
                 augment_clusters=True,
                 aggregate="soft",
             ),
