@@ -47,7 +47,6 @@ def steps(run: main.Run) -> dict[str, dict]:
     batch, size = run.train.batch_size, run.config.data.size
     feed = main.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), batch)))
-    state = run.init()
     rows = {}
     for name, task in run.plan.method.tasks.items():
         passes = task.backbone_passes or ("gradient",) * len(task.views)
@@ -66,10 +65,18 @@ def steps(run: main.Run) -> dict[str, dict]:
 
             return jax.grad(total)(params, ("gradient",)), total(params, ("forward", "predict"))
 
-        whole = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer)).lower(state, chunk).compile()
+        states = [run.init()]
+        step = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer), donate_argnums=0)
+        whole = step.lower(states[0], chunk).compile()
+
+        def take(whole=whole, states=states):  # as in training, where a state is donated to the step that replaces it
+            state, metrics = whole(states.pop(), chunk)
+            states.append(state)
+            return metrics
+
         bare = jax.jit(bare).lower(variables["params"], variables["batch_stats"], x).compile()
         spent = _in_turn(
-            lambda f=whole: f(state, chunk),
+            take,
             lambda f=bare, v=variables, x=x: f(v["params"], v["batch_stats"], x),
         )
         memory = whole.memory_analysis()
