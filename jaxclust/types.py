@@ -63,10 +63,10 @@ class Task(NamedTuple):
     views: tuple[str, ...]  # names of the view policies that the config defines, one per view
     loss: Callable[..., tuple[Array, Out]]  # (params, stats, memory, batch, key) -> (f32[], Out)
     commit: Callable[..., PyTree]  # (params, memory, ids, carry) -> memory, after the optimizer step
-    # What the backbone must compute in a step, an entry for each pass over B images: "gradient" (forward and back),
-    # "forward" (batch statistics, no gradient) or "predict" (running statistics, no gradient). Empty stands for a
-    # "gradient" for each view. Only `bench` reads it, to say what a step costs beyond its bare network.
-    backbone_passes: tuple[Literal["gradient", "forward", "predict"], ...] = ()
+    # What the backbone must compute in a step: each pass, and over how many times B images at once. "gradient" is
+    # forward and back, "forward" has batch statistics and no gradient, "predict" running statistics and no gradient.
+    # Empty stands for a "gradient" for each view. Only `bench` reads it, to say what a step costs beyond that.
+    backbone_passes: tuple[tuple[Literal["gradient", "forward", "predict"], int], ...] = ()
 
 
 class Refit(NamedTuple):

@@ -42,24 +42,24 @@ REPEATS = 7  # of each step
 
 
 def steps(run: main.Run) -> dict[str, dict]:
-    """Each task's whole step against the passes of its backbone that it needs, one after another over B images."""
+    """Each task's whole step against the passes of its backbone that it needs, one after another."""
     net = nets.backbone(settings(nets.Settings, run.config.net, "net"))
     batch, size = run.train.batch_size, run.config.data.size
     feed = main.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), batch)))
     rows = {}
     for name, task in run.plan.method.tasks.items():
-        passes = task.backbone_passes or ("gradient",) * len(task.views)
-        shape = (len(passes), batch, size, size, run.sources["train"].images.shape[-1])
-        x = jax.random.uniform(jax.random.key(0), shape)
-        variables = jax.jit(net.init, static_argnames="train")(jax.random.key(0), x[0, :1], train=False)
+        passes = task.backbone_passes or (("gradient", 1),) * len(task.views)
+        shape = (size, size, run.sources["train"].images.shape[-1])
+        x = [jax.random.uniform(jax.random.key(i), (n * batch, *shape)) for i, (_, n) in enumerate(passes)]
+        variables = jax.jit(net.init, static_argnames="train")(jax.random.key(0), x[0][:1], train=False)
 
         def bare(params, stats, x, passes=passes):
             def total(params, kinds):
                 variables = {"params": params, "batch_stats": stats}
                 return sum(
                     jnp.mean(net.apply(variables, v, train=kind != "predict", mutable=["batch_stats"])[0])
-                    for v, kind in zip(x, passes, strict=True)
+                    for v, (kind, _) in zip(x, passes, strict=True)
                     if kind in kinds
                 )
 
@@ -81,7 +81,10 @@ def steps(run: main.Run) -> dict[str, dict]:
         )
         memory = whole.memory_analysis()
         rows[name] = {
-            "passes": ", ".join(f"{n} {PASSES[kind]}" for kind, n in Counter(passes).items()),
+            "passes": ", ".join(
+                f"{count} {PASSES[kind]}" + (f" over {n} times the batch" if n > 1 else "")
+                for (kind, n), count in Counter(passes).items()
+            ),
             "step_seconds": median(spent[0]),
             "backbone_seconds": median(spent[1]),
             "step_over_backbone": median(a / b for a, b in zip(*spent)),

@@ -207,9 +207,9 @@ def make(config: Mapping[str, Any]) -> Method:
     centre, augmented = s.views
     tasks = {}
     if s.rotation:
-        tasks["rotation"] = Task((s.rotation_view,) * 4, rotation, keep_memory)
+        tasks["rotation"] = Task((s.rotation_view,) * 4, rotation, keep_memory, (("gradient", 4),))
     if s.assignment:
-        tasks["assignment"] = Task((centre, augmented), assignment, remember, ("predict", "gradient"))
+        tasks["assignment"] = Task((centre, augmented), assignment, remember, (("predict", 1), ("gradient", 1)))
     if refined:
         tasks["refine"] = Task((augmented,), refine, keep_memory)
     reported = {"cluster assignment (nearest mean)": "cluster"} if clustered else {}

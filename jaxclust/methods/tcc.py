@@ -250,7 +250,7 @@ def make(config: Mapping[str, Any]) -> Method:
     def task(loss, clusters=True):
         through_both = clusters and not s.augment_clusters  # then the plain view goes through both networks too
         views = (*strong, plain) if through_both else tuple(strong)
-        return Task(views, loss, commit, backbone_passes=("gradient", "forward") * (2 if through_both else 1))
+        return Task(views, loss, commit, backbone_passes=(("gradient", 1), ("forward", 1)) * (2 if through_both else 1))
 
     if s.aggregate == "whole":
         tasks = {
