@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="cifar100",
                 splits=dict(train="train+test"),  # all 60,000 images, as the paper
-                label="coarse_label",  # for scores only
+                labels="coarse_label",  # for scores only
                 size=32,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 centre=dict(policy="centre_crop", crop=20),

@@ -14,10 +14,12 @@ def get_config():
             data=dict(
                 name="cifar10",
                 splits=dict(train="test"),  # 10,000 images instead of 60,000
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=32,  # as stored; the paper enlarges to 224
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="cifar10",
                 splits=dict(train="train+test"),  # all 60,000 images, as the paper
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=32,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="standardised", mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),

@@ -17,10 +17,12 @@ def get_config():
             data=dict(
                 name="digits",
                 splits=dict(train="all"),
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=16,  # the images are 8 x 8
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),  # for evaluation

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="imagenet10",
                 splits=dict(train="train"),  # 13,000 images
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=224,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),  # for evaluation

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="imagenet10",
                 splits=dict(train="train"),  # 13,000 images
-                label="label",  # for scores only
-                size=64,  # stored at 96
+                labels="label",  # for scores only
+                size=64,
+                stored=96,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 centre=dict(policy="centre_crop", crop=64),

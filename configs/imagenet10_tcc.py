@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="imagenet10",
                 splits=dict(train="train"),  # 13,000 images
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=96,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="standardised", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

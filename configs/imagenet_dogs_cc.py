@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="imagenet_dogs",
                 splits=dict(train="train"),  # 19,500 images
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=224,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),  # for evaluation

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="mnist",
                 splits=dict(train="train+test"),  # all 70,000 images, as the paper
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=32,  # stored at 28
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 centre=dict(policy="centre_crop", crop=24),

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="stl10",
                 splits=dict(train="train+test", unlabelled="unlabelled"),  # 13,000 to cluster and 100,000 more
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=224,
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),  # for evaluation

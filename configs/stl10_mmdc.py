@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="stl10",
                 splits=dict(train="train+test"),  # the 13,000 images that have labels
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=64,  # stored at 96
+                stored=0,
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 centre=dict(policy="centre_crop", crop=64),

@@ -16,10 +16,12 @@ def get_config():
             data=dict(
                 name="tiny_imagenet",
                 splits=dict(train="train"),  # 100,000 images
-                label="label",  # for scores only
+                labels="label",  # for scores only
                 size=224,
+                stored=64,  # as they come
                 dir="",
                 resident="auto",
+                max_bad=0.0,
             ),
             views=dict(
                 plain=dict(policy="plain"),  # for evaluation

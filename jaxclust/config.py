@@ -32,7 +32,7 @@ SECTIONS = {
 # What may differ between a checkpoint and the run that continues it. All else is the run's identity.
 HARMLESS = (
     *("train.epochs", "train.log_every", "eval", "checkpoint"),
-    *("data.dir", "data.resident", "data.label", "net.remat"),
+    *("data.dir", "data.resident", "data.labels", "data.max_bad", "net.remat"),
 )
 
 
@@ -77,11 +77,19 @@ def load(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
 
 def from_json(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
     """The config that a run keeps in its workdir, with overrides."""
+    return _override(ConfigDict(read_json(path)), overrides, str(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a run keeps in its workdir.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
     try:
-        saved = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except ValueError as e:
         raise ConfigError(f"{path} is damaged ({e}); move it away, or give another --workdir") from e
-    return _override(ConfigDict(saved), overrides, str(path))
 
 
 def _override(config: ConfigDict, overrides: Mapping[str, str], source: str) -> ConfigDict:

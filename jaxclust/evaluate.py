@@ -20,6 +20,11 @@ from jaxclust.types import Method, Prediction, State
 from jaxclust.views import View
 
 
+# k-means on pixels is there to be compared with; a million photographs need not lie in memory for that.
+PIXEL_SIDE = 32
+PIXEL_ROWS = 100_000  # evenly spaced
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     view: str  # the policy that images are shown through
@@ -78,12 +83,33 @@ def row(name: str, prediction: Prediction, source: Source, clusters: int, seed: 
         labels, x = np.argmax(prediction.q, axis=-1), next(iter(prediction.embeddings.values()))
         confidence = {"confidence": float(metrics.confidence(prediction.q))}
         return describe(labels, x, clusters, source.labels) | confidence
+    labels_true = source.labels
     if name == "kmeans_pixels":
-        x = source.images.reshape(len(source.images), -1).astype(np.float32) / 255
+        rows = slice(None, None, -(-len(source.images) // PIXEL_ROWS))
+        x = pixels(source.images[rows])
+        labels_true = labels_true if labels_true is None else labels_true[rows]
     else:
         x = prediction.embeddings[name.removeprefix("kmeans_")]
     labels = assign.kmeans(jax.random.key(seed), x, clusters, restarts=restarts).labels
-    return describe(np.asarray(labels), x, clusters, source.labels)
+    return describe(np.asarray(labels), x, clusters, labels_true)
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Images as vectors of their pixels; large ones are averaged down to at most `PIXEL_SIDE` a side first.
+
+    Args:
+      images: u8[N, H, W, C], perhaps mapped into memory; read a part at a time.
+
+    Returns:
+      f32[N, H' W' C] in [0, 1].
+    """
+    n, h, w, c = images.shape
+    fh, fw = -(-h // PIXEL_SIDE), -(-w // PIXEL_SIDE)
+    x = np.empty((n, (h // fh) * (w // fw) * c), np.float32)
+    for i in range(0, n, 256):
+        part = images[i : i + 256, : h // fh * fh, : w // fw * fw].reshape(-1, h // fh, fh, w // fw, fw, c)
+        x[i : i + 256] = part.mean((2, 4), dtype=np.float32).reshape(len(part), -1) / 255
+    return x
 
 
 def describe(labels: np.ndarray, x: np.ndarray, clusters: int, labels_true: np.ndarray | None) -> dict[str, Any]:
@@ -113,6 +139,20 @@ def describe(labels: np.ndarray, x: np.ndarray, clusters: int, labels_true: np.n
     if labels_true is not None:
         scores["per_cluster_accuracy"] = metrics.per_cluster_accuracy(labels_true, labels, clusters).tolist()
     return scores
+
+
+def assignments(q: np.ndarray, names: list[str]) -> tuple[tuple[str, ...], list[tuple]]:
+    """The cluster of every image, as a header and rows for CSV.
+
+    Args:
+      q: soft assignments, f32[N, K].
+      names: of the images' files.
+
+    Returns:
+      header, and a row (file, cluster, confidence) for each image, in the order of the names.
+    """
+    rows = zip(names, np.argmax(q, axis=-1).tolist(), (f"{c:.4f}" for c in np.max(q, axis=-1)), strict=True)
+    return ("file", "cluster", "confidence"), sorted(rows)
 
 
 def table(scores: Mapping[str, Any], paper: Mapping[str, Any]) -> str:

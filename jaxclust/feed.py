@@ -68,7 +68,7 @@ class Feed:
         mine = _local_rows(self.mesh, order.shape[1])
         reader = (
             grain.MapDataset.source(order)
-            .map(lambda rows: self.images[rows[mine]])
+            .map(lambda rows: _read(self.images, rows[mine]))
             .to_iter_dataset(grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=8))
         )
         for rows, images in zip(order, reader):
@@ -92,6 +92,17 @@ class Feed:
         order = np.resize(rows, (-(-n // batch_size), batch_size))
         parts = [jax.device_get(fn(chunk)) for chunk in self.batches(order)]
         return jax.tree.map(lambda *p: np.concatenate(p)[:n], *parts)
+
+
+def _read(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`images[rows]`, without keeping what a mapped file's pages hold.
+
+    Pages stay in a process's memory for as long as they are mapped, and after an epoch that would be all of them; so
+    the rows of a batch are read through a mapping of their own.
+    """
+    if isinstance(images, np.memmap):
+        images = np.memmap(images.filename, images.dtype, "r", images.offset, images.shape)
+    return images[rows]
 
 
 def _local_rows(mesh: Mesh, batch_size: int) -> slice:

@@ -1,17 +1,20 @@
 """Writing files so that a kill or a full disk leaves the old content or the new, never a part."""
 
+import csv
+import io
 import json
 import math
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to a file beside `path` and renames it into place."""
+    """Writes `text` to a file beside `path` and renames it into place; what UTF-8 cannot say is backslashed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as f:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
@@ -23,6 +26,13 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically. JSON has no NaN: one is written as null."""
     write_atomically(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a header and rows as CSV, atomically."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, text.getvalue())
 
 
 def _finite(value: Any) -> Any:

@@ -35,7 +35,7 @@ def check(source: Source, held_out: int) -> None:
       ConfigError: there are no labels, no images to train or to test on, or a class that is never trained on.
     """
     if source.labels is None:
-        raise ConfigError("--mode=probe needs labels, and the split train has none; data.label names their feature")
+        raise ConfigError("--mode=probe needs labels, and the split train has none; data.labels says where they are")
     n = len(source.images)
     if not 0 < held_out < n:
         raise ConfigError(f"eval.held_out is {held_out}; to probe {n} images it must be at least 1 and at most {n - 1}")

@@ -12,8 +12,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import numpy as np
 import pytest
 
-from jaxclust import data, main, methods, sharding
-from jaxclust.config import load
+from jaxclust import build, config, data, main, methods, sharding
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -47,7 +46,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     if "PYTEST_XDIST_WORKER" in os.environ:  # workers, too
         base = base.parent
     monkeypatch.setenv("JAXCLUST_CACHE", str(base / "cache"))
-    main.use_compilation_cache()
+    build.use_compilation_cache()
 
 
 @pytest.fixture
@@ -66,22 +65,22 @@ def fake_data(monkeypatch):
 
 @pytest.fixture
 def small_run(fake_data, monkeypatch):
-    """A function that builds a small run of a config: (config, workdir, devices, **overrides) -> main.Run."""
+    """A function that builds a small run of a config: (config, workdir, devices, overrides) -> build.Run."""
     make_mesh = sharding.make_mesh
 
-    def build(config: Path | str, workdir: Path, devices: int = 1, overrides=()) -> main.Run:
+    def make(path: Path | str, workdir: Path, devices: int = 1, overrides=()) -> build.Run:
         monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(devices))
-        args, _ = main.parse([f"--config={config}", f"--workdir={workdir}"])
-        cfg = load(main.config.find(str(config)), {})
+        args, _ = main.parse([f"--config={path}", f"--workdir={workdir}"])
+        cfg = config.load(config.find(str(path)), {})
         small = SMALL | dict(overrides)
         if small.get("net.stem", cfg.net.stem) == "vgg":
             small["net.depth"] = "4"
         for name, value in SMALL_METHOD.items():
             if name in cfg.method:
                 small.setdefault(f"method.{name}", str(min(value, cfg.method[name])))
-        return main.build(args, small)
+        return build.build(args, small)
 
-    return build
+    return make
 
 
 def config_of(method: str) -> Path:

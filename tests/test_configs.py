@@ -6,16 +6,16 @@ import math
 import pytest
 from conftest import CONFIGS
 
-from jaxclust import config, main
+from jaxclust import config, modes
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_trains_two_steps_and_is_evaluated(path, small_run, tmp_path):
     run = small_run(path, tmp_path, overrides={"train.epochs": "1"})
-    state = main.run_training(run)
+    state = modes.run_training(run)
     last = run.plan.stages[-1]
     assert int(state.step) == last.start + last.steps >= 2
-    main.run_evaluation(run, state)
+    modes.run_evaluation(run, state)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert {"step", "seed", "cluster", "kmeans_pixels"} <= scores.keys()
     assert all(0 <= scores["cluster"][name] <= 1 for name in ("acc", "nmi"))

@@ -1,6 +1,8 @@
-"""Sources, the cache of decoded images, and the order and content of batches."""
+"""Sources, and the order and content of batches."""
 
-import threading
+import dataclasses
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,28 +10,21 @@ import pytest
 
 from jaxclust import data, sharding
 from jaxclust.config import ConfigError
-from jaxclust.feed import Chunk, Feed, epoch_order
+from jaxclust.feed import Feed, epoch_order
 
-SETTINGS = {"splits": {"train": "all"}, "label": "label", "size": 8, "dir": "", "resident": "auto"}
+SETTINGS = {
+    "splits": {"train": "all"},
+    "labels": "label",
+    "size": 8,
+    "stored": 0,
+    "dir": "",
+    "resident": "auto",
+    "max_bad": 0.0,
+}
 
 
-class Records:
-    """What tfds gives: a random-access list of decoded examples."""
-
-    def __init__(self, n, fail_at=None):
-        self.n, self.fail_at = n, fail_at
-        self.images = np.random.default_rng(0).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        return {"image": self.images[i], "label": i % 7}
-
-    def __getitems__(self, rows):
-        if self.fail_at is not None and self.fail_at in rows:
-            raise OSError("the file ends here")
-        return [self[i] for i in rows]
+def random_images(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
 
 
 def test_the_digits_are_all_there_in_eight_bits():
@@ -41,44 +36,29 @@ def test_the_digits_are_all_there_in_eight_bits():
 
 
 def test_no_labels_are_read_when_none_are_asked_for():
-    assert data.load(data.Settings(name="digits", **SETTINGS | {"label": ""}))["train"].labels is None
+    assert data.load(data.Settings(name="digits", **SETTINGS | {"labels": ""}))["train"].labels is None
 
 
-def test_decoded_images_come_from_the_cache_the_second_time(tmp_path, monkeypatch):
+def test_prepared_data_is_read_as_tensorflow_datasets_reads_it(monkeypatch, tmp_path):
+    if not (Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "cifar10").is_dir():
+        pytest.skip("TFDS_DATA_DIR has no cifar10")
+    import tensorflow_datasets as tfds
+
     monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path))
-    records = Records(2500)
-    first = data._cached("set", records, "label")
-    again = data._cached("set", None, "label")
-    assert isinstance(again.images, np.memmap)
-    for source in (first, again):
-        np.testing.assert_array_equal(source.images, records.images)
-        np.testing.assert_array_equal(source.labels, np.arange(2500) % 7)
-
-
-def test_a_decoding_that_breaks_off_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match="ends here"), pytest.warns(UserWarning, match="cannot be written"):
-        data._cached("set", Records(2500, fail_at=1700), "label")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(UserWarning, match="cannot be written"):
-        source = data._cached("set", Records(10), "label")
-    assert len(source.images) == 10
-
-
-def test_two_runs_may_decode_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXCLUST_CACHE", str(tmp_path))
-    records, found = Records(3000), []
-    threads = [threading.Thread(target=lambda: found.append(data._cached("set", records, "label"))) for _ in range(2)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-    for source in found:
-        np.testing.assert_array_equal(source.images, records.images)
-    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+    settings = data.Settings(
+        **SETTINGS | {"name": "cifar10", "splits": {"train": "train[:500]+test[:300]"}, "size": 32}
+    )
+    source = data.load(settings)["train"]
+    wanted = tfds.data_source("cifar10", split="train[:500]+test[:300]")
+    assert source.images.shape == (800, 32, 32, 3)
+    for row in range(0, 800, 7):
+        np.testing.assert_array_equal(source.images[row], wanted[row]["image"])
+        assert source.labels[row] == wanted[row]["label"]
+    stored = data.load(dataclasses.replace(settings, stored=16))["train"]
+    assert stored.images.shape == (800, 16, 16, 3)
+    for change in ({"splits": {"train": "trian"}}, {"labels": "lable"}):
+        with pytest.raises(ConfigError, match=r"trian|did you mean label\?"):
+            data.load(dataclasses.replace(settings, **change))
 
 
 def test_every_example_is_seen_at_most_once_an_epoch_and_the_short_batch_differs():
@@ -99,7 +79,7 @@ def test_the_order_is_a_function_of_seed_epoch_and_pass():
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_streamed_and_resident_batches_are_the_same(devices):
-    images = Records(40).images
+    images = random_images(40)
     mesh = sharding.make_mesh(devices)
     order = epoch_order(0, 0, 0, 40, 16)
     seen = {}
@@ -117,25 +97,21 @@ def test_streamed_and_resident_batches_are_the_same(devices):
 @pytest.mark.parametrize("resident", ["always", "never"])
 @pytest.mark.parametrize("n", [5, 16, 37])
 def test_a_sweep_sees_every_image_once_in_order(resident, n):
-    images = Records(n).images
+    images = random_images(n)
     feed = Feed(images, sharding.make_mesh(8), resident)
     ids, sums = feed.sweep(jax.jit(lambda chunk: (chunk.ids, chunk.images.sum((1, 2, 3)))), batch_size=16)
     np.testing.assert_array_equal(ids, np.arange(n))
     np.testing.assert_array_equal(sums, images.sum((1, 2, 3)))
 
 
-def test_streaming_a_large_file_keeps_little_in_memory(tmp_path):
-    """Rows are read from the memory map as they are asked for."""
-    images = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(64, 4, 4, 3))
-    chunk = next(Feed(images, sharding.make_mesh(1), "never").batches(epoch_order(0, 0, 0, 64, 8)))
-    assert isinstance(chunk, Chunk)
-    assert chunk.pool.shape == (8, 4, 4, 3)
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"size": 0}, "data.size is 0"),
+        ({"stored": -1}, "data.stored is -1"),
+        ({"max_bad": 1.5}, "data.max_bad is 1.5"),
+        ({"name": "folder"}, "data.dir is empty"),
+        ({"name": "folder", "dir": "nowhere"}, "there is no folder, archive or array of images at nowhere"),
         ({"splits": {"test": "all"}}, "no split called train"),
         ({"name": "digits", "splits": {"train": "test"}}, "a single split, 'all'"),
     ],

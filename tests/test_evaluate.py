@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import METHODS, config_of
 
-from jaxclust import assign, evaluate, main, metrics
+from jaxclust import assign, evaluate, metrics, modes
 from jaxclust.data import Source
 from jaxclust.files import write_json
 from jaxclust.types import Prediction, State
@@ -101,7 +101,7 @@ def test_the_paper_scores_are_those_of_its_own_view(paper_view, sweeps, runs, sm
     embed, kmeans = evaluate.embed, assign.kmeans
     monkeypatch.setattr(evaluate, "embed", lambda *args: swept.append((args[2], embed(*args))) or swept[-1][1])
     monkeypatch.setattr(assign, "kmeans", lambda *args, **kw: fitted.append(args) or kmeans(*args, **kw))
-    main.run_evaluation(run, state)
+    modes.run_evaluation(run, state)
     assert [view for view, _ in swept] == [run.plan.views[name] for name in sweeps]
     assert len(fitted) == runs
 

@@ -13,9 +13,11 @@ PACKAGE = Path(jaxclust.__path__[0])
 RANKS = [
     {"types", "files"},
     {"config", "nets", "losses", "assign", "sharding", "watch"},
-    {"methods", "data", "views", "optim", "checkpoint", "metrics", "log"},
+    {"methods", "data", "builders", "views", "optim", "checkpoint", "metrics", "log"},
     {"feed"},
-    {"train", "evaluate", "probe"},
+    {"train", "evaluate", "probe", "suggest_k", "prepare"},
+    {"build"},
+    {"modes"},
     {"main"},
     {"bench"},
 ]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from conftest import config_of
 
-from jaxclust import main
+from jaxclust import build, main, sharding
 from jaxclust.checkpoint import Checkpoints
 
 SETTINGS = {
@@ -38,7 +38,7 @@ def final_state(workdir):
     args, overrides = main.parse(command(workdir)[3:])
     with Checkpoints(workdir, keep=None) as checkpoints:
         assert checkpoints.steps[-1] == STEPS
-        return checkpoints.restore(main.build(args, overrides).like)
+        return checkpoints.restore(build.build(args, overrides).like)
 
 
 def test_a_run_killed_twice_equals_one_left_alone(tmp_path, monkeypatch):
@@ -56,8 +56,8 @@ def test_a_run_killed_twice_equals_one_left_alone(tmp_path, monkeypatch):
         process.communicate()
     subprocess.run(command(tmp_path / "killed"), check=True, **quiet)
 
-    make_mesh = main.sharding.make_mesh
-    monkeypatch.setattr(main.sharding, "make_mesh", lambda: make_mesh(1))
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(1))
     alone, killed = (final_state(tmp_path / name) for name in ("alone", "killed"))
     for a, b in zip(jax.tree.leaves(alone.replace(key=None)), jax.tree.leaves(killed.replace(key=None)), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, config_of
 
-from jaxclust import main, optim, probe
+from jaxclust import build, checkpoint, log, main, modes, optim, probe
 
 DIGITS = str(config_of("anchor"))
 
@@ -66,7 +66,7 @@ def test_a_bad_setting_is_named(override, sentence, capsys, tmp_path):
         (["--confg=x"], "unknown argument --confg=x (did you mean --config?)"),
         (["--config=digits_anchor.py", "--mode=eval"], "did you mean evaluate?"),
         (["--config=digits_anchor.py", "--mode=prob"], "did you mean probe?"),
-        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or probe"),
+        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or probe or suggest-k"),
         (["--config=digits_anchor.py", "--config.seed"], "--config.seed has no value"),
         (["--mode=evaluate", "--workdir=nowhere"], "there is no run in nowhere"),
         (["--mode=probe", "--workdir=nowhere"], "there is no run in nowhere"),
@@ -86,7 +86,7 @@ def test_a_missing_data_directory_says_how_to_prepare_it(capsys, tmp_path):
         f"--config.data.dir={tmp_path}",
     )
     assert f"the data set cifar10 is not in {tmp_path}" in line
-    assert "jaxclust[prepare]" in line
+    assert "--mode=prepare" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(capsys, tmp_path, small_run):
     run = small_run(DIGITS, tmp_path, devices=1)
-    main.run_training(run)
+    modes.run_training(run)
     small_run(DIGITS, tmp_path, overrides={"train.epochs": "3", "train.log_every": "5", "eval.restarts": "2"})
     line = refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}", "--config.seed=7")
     assert "net.width was 4 and is 16" in line
@@ -131,7 +131,7 @@ def test_a_damaged_config_in_the_workdir_is_named(capsys, tmp_path):
 
 def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tmp_path, capsys):
     run = small_run(DIGITS, tmp_path)
-    main.run_training(run)
+    modes.run_training(run)
     capsys.readouterr()
     assert main.cli(["--mode=evaluate", f"--workdir={tmp_path}", "--step=2"]) == 0
     assert json.loads((tmp_path / "scores.json").read_text())["step"] == 2
@@ -147,14 +147,14 @@ def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tm
 
 def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, capsys):
     run = small_run(DIGITS, tmp_path, overrides={"eval.held_out": "8"})
-    state = main.run_training(run)
+    state = modes.run_training(run)
     capsys.readouterr()
     assert main.cli(["--mode=probe", f"--workdir={tmp_path}"]) == 0
     out, _ = capsys.readouterr()
     scores = json.loads((tmp_path / "probe.json").read_text())
     assert list(scores) == ["step", "seed", "embedding", "held_out", "train_accuracy", "accuracy"]
     assert (scores["step"], scores["embedding"], scores["held_out"]) == (4, "backbone", 8)
-    h = main._predict(run, state, main.feeds(run)["train"], "plain").embeddings["backbone"]
+    h = modes._predict(run, state, build.feeds(run)["train"], "plain").embeddings["backbone"]
     assert probe.score(h, run.sources["train"].labels, 8, 0) == {k: scores[k] for k in ("train_accuracy", "accuracy")}
     assert f"accuracy {scores['accuracy']:.3f} on 8 held-out images" in out
     assert len(out.splitlines()) == 1
@@ -171,13 +171,13 @@ def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small_run, tmp_path):
     """The learning rate jumps after the first epoch: the step and the term are named, the checkpoint stays."""
-    main.run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
+    modes.run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
     run = small_run(DIGITS, tmp_path, overrides={"train.epochs": "20"})
     diverging = optim.make(optim.Settings("adam", 1e30, 0.9, 0.0, "constant", 0.0), 40, 2)
     run = run._replace(plan=run.plan._replace(optimizer=diverging))
-    with pytest.raises(main.RunError, match=r"instance became nan at step \d+ \(epoch \d+\)"):
-        main.run_training(run)
-    with main.Checkpoints(tmp_path, keep=None) as checkpoints:
+    with pytest.raises(log.RunError, match=r"instance became nan at step \d+ \(epoch \d+\)"):
+        modes.run_training(run)
+    with checkpoint.Checkpoints(tmp_path, keep=None) as checkpoints:
         state = checkpoints.restore(run.like)
     assert 2 in checkpoints.steps
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

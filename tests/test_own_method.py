@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from jaxclust import main, methods
+from jaxclust import methods, modes
 
 PAGE = Path(methods.__path__[0]) / "README.md"
 
@@ -23,8 +23,8 @@ def test_the_pages_method_trains_and_is_evaluated(small_run, tmp_path, monkeypat
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "methods")])
 
     run = small_run(tmp_path / "digits_simclr.py", tmp_path / "run")
-    state = main.run_training(run)
+    state = modes.run_training(run)
     assert int(state.step) == 4
-    main.run_evaluation(run, state)
+    modes.run_evaluation(run, state)
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert {"cluster", "kmeans_projection"} <= scores.keys()

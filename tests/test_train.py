@@ -9,7 +9,7 @@ import optax
 import pytest
 from conftest import METHODS, config_of
 
-from jaxclust import log, main, sharding, train
+from jaxclust import build, log, modes, sharding, train
 from jaxclust.feed import epoch_order
 from jaxclust.types import DataSpec
 
@@ -22,7 +22,7 @@ def leaves(state) -> list[np.ndarray]:
 
 
 def test_two_steps_and_two_more_equal_four_bit_for_bit(method, small_run, tmp_path, monkeypatch):
-    straight = leaves(main.run_training(small_run(config_of(method), tmp_path / "straight")))
+    straight = leaves(modes.run_training(small_run(config_of(method), tmp_path / "straight")))
 
     push = log.Log.push
 
@@ -34,8 +34,8 @@ def test_two_steps_and_two_more_equal_four_bit_for_bit(method, small_run, tmp_pa
     with monkeypatch.context() as m:
         m.setattr(log.Log, "push", stop_at_three)
         with pytest.raises(KeyboardInterrupt):
-            main.run_training(small_run(config_of(method), tmp_path / "stopped"))
-    resumed = leaves(main.run_training(small_run(config_of(method), tmp_path / "stopped")))
+            modes.run_training(small_run(config_of(method), tmp_path / "stopped"))
+    resumed = leaves(modes.run_training(small_run(config_of(method), tmp_path / "stopped")))
 
     assert int(straight[0]) == 4
     for a, b in zip(straight, resumed, strict=True):
@@ -52,12 +52,12 @@ def recording_sgd(lr: float) -> optax.GradientTransformation:
     )
 
 
-def history(run: main.Run, optimizer: optax.GradientTransformation) -> list:
+def history(run: build.Run, optimizer: optax.GradientTransformation) -> list:
     """(metrics, state) after every step of a run."""
     spec = DataSpec(len(run.sources["train"].images), run.config.data.size, run.sources["train"].images.shape[-1])
     whole = sharding.replicated(run.plan.mesh)
     state = jax.jit(lambda: train.init_state(run.plan.method, spec, optimizer, 0), out_shardings=whole)()
-    feeds = main.feeds(run)
+    feeds = build.feeds(run)
     seen = []
     for stage in run.plan.stages:
         feed = feeds[stage.todo.split]
@@ -91,7 +91,7 @@ def test_eight_devices_equal_one(method, small_run, tmp_path, monkeypatch):
 
 def test_step_lowers_for_cuda_without_host_callbacks(method, small_run, tmp_path):
     run = small_run(config_of(method), tmp_path)
-    feed = main.feeds(run)["train"]
+    feed = build.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), 16)))
     for task in run.plan.method.tasks.values():
         step = jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer), donate_argnums=0)

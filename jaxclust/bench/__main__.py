@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclust import main, nets, train
+from jaxclust import build, main, nets, train
 from jaxclust.bench import pillow
 from jaxclust.config import ConfigError, settings
 from jaxclust.feed import epoch_order
@@ -41,11 +41,11 @@ SECONDS = 3.0  # of each rate's measurement
 REPEATS = 7  # of each step
 
 
-def steps(run: main.Run) -> dict[str, dict]:
+def steps(run: build.Run) -> dict[str, dict]:
     """Each task's whole step against the passes of its backbone that it needs, one after another."""
     net = nets.backbone(settings(nets.Settings, run.config.net, "net"))
     batch, size = run.train.batch_size, run.config.data.size
-    feed = main.feeds(run)["train"]
+    feed = build.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), batch)))
     rows = {}
     for name, task in run.plan.method.tasks.items():
@@ -106,7 +106,7 @@ def _in_turn(*functions) -> list[list[float]]:
     return [times[1:] for times in spent]
 
 
-def augmentation(run: main.Run) -> dict[str, dict]:
+def augmentation(run: build.Run) -> dict[str, dict]:
     """Views per second of each random policy, and Pillow's for those it is known how to do."""
     images = np.array(run.sources["train"].images[: run.train.batch_size])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -153,9 +153,9 @@ def first_step(argv: list[str]) -> dict[str, float]:
 def one_step(argv: list[str]) -> None:
     """Starts a run of its first task as training does, and takes one step."""
     args, overrides = main.parse(argv)
-    main.use_compilation_cache()
-    run = main.build(args, overrides)
-    feed = main.feeds(run)["train"]
+    build.use_compilation_cache()
+    run = build.build(args, overrides)
+    feed = build.feeds(run)["train"]
     chunk = next(feed.batches(epoch_order(0, 0, 0, len(feed), run.train.batch_size)))
     task = run.plan.method.tasks[run.plan.stages[0].todo.task]
     jax.block_until_ready(jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer))(run.init(), chunk))
@@ -180,7 +180,7 @@ def bench(argv: list[str]) -> None:
     mine, argv = own.parse_known_args(argv)
     with tempfile.TemporaryDirectory() as workdir:
         args, overrides = main.parse([*argv, f"--workdir={workdir}"])
-        run = main.build(args, overrides)
+        run = build.build(args, overrides)
         results = {"devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()], "steps": {}}
         print(f"{len(jax.devices())} x {results['devices'][0]}, batch {run.train.batch_size}", flush=True)
         for title, measure in (

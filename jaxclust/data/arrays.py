@@ -1,0 +1,80 @@
+"""Images that are an array already: a .npy file, or an .npz that may hold their labels too."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jaxclust.config import ConfigError, hint
+from jaxclust.data.cache import Listing
+from jaxclust.data.decode import VERSION
+
+SUFFIXES = (".npy", ".npz")
+
+
+def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images [N, H, W, C], memory-mapped where the file allows it, and their labels i32[N].
+
+    Args:
+      path: a .npy or .npz file with one array of three or four axes, [N, H, W] or [N, H, W, C].
+      labels: the name of the array that holds the labels, or "" for none.
+
+    Raises:
+      ConfigError: the file is missing or damaged, or its arrays are not what they should be.
+    """
+    try:
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"": content}
+    except (OSError, ValueError, EOFError) as e:
+        raise ConfigError(f"{path} cannot be read as an array of numbers: {e}") from e
+    candidates = {name: a for name, a in arrays.items() if a.ndim in (3, 4)}
+    if len(candidates) != 1:
+        held = ", ".join(f"{name or 'array'} {a.shape}" for name, a in arrays.items())
+        raise ConfigError(
+            f"{path} must hold one array of images, [N, H, W] or [N, H, W, C]; it holds {held or 'nothing'}"
+        )
+    (images,) = candidates.values()
+    images = images[..., None] if images.ndim == 3 else images
+    if images.shape[-1] not in (1, 3):
+        raise ConfigError(
+            f"the images in {path} are {images.shape}; the last axis must be 1 (grey) or 3 (red, green, blue) channels"
+        )
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise ConfigError(f"the images in {path} are {images.dtype}; give uint8, or floats in [0, 1]")
+    if not labels:
+        return images, None
+    if labels not in arrays:
+        raise ConfigError(
+            f"data.labels is {labels!r}, but {path} has no such array{hint(labels, filter(None, arrays))}"
+        )
+    y = arrays[labels]
+    if y.shape != (len(images),) or not np.issubdtype(y.dtype, np.integer):
+        raise ConfigError(f"the labels {labels!r} in {path} are {y.dtype} {y.shape}; give {len(images)} whole numbers")
+    return images, y.astype(np.int32)
+
+
+def listing(path: Path, images: np.ndarray, labels: np.ndarray | None, side: int | None) -> Listing:
+    """Those that must be converted: floats, or images to be stored at another size.
+
+    Args:
+      path: where they come from.
+      images: [N, H, W, C].
+      labels: i32[N], or None.
+      side: of the squares they are brought to, pixels; None keeps their size.
+    """
+    status = path.stat()
+    content = json.dumps([VERSION, path.name, status.st_size, status.st_mtime_ns, side, labels is not None])
+    shape = (side, side, images.shape[-1]) if side else images.shape[1:]
+    return Listing(
+        key=f"array-{hashlib.sha256(content.encode()).hexdigest()[:16]}",
+        shape=shape,
+        resize=side is not None,
+        names=None,
+        count=len(images),
+        read=lambda rows: (
+            list(np.array(images[rows.start : rows.stop])),
+            None if labels is None else labels[rows.start : rows.stop].tolist(),
+        ),
+        aside=[],
+    )

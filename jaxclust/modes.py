@@ -1,0 +1,139 @@
+"""What each `--mode` does with a run that `build` has made."""
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+import jax
+
+from jaxclust import __version__, config, data, evaluate, probe, train
+from jaxclust.build import Run, feeds
+from jaxclust.checkpoint import Checkpoints
+from jaxclust.config import ConfigError
+from jaxclust.feed import Feed
+from jaxclust.files import write_atomically, write_csv, write_json
+from jaxclust.log import Log
+from jaxclust.types import Prediction, State
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def announce(run: Run) -> None:
+    """Prints the config, package versions and devices, and keeps them beside the run."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+    about = {"jaxclust": __version__, "python": platform.python_version(), **versions, "devices": devices}
+    write_json(run.workdir / "environment.json", about)
+    print("\n".join(f"{name} = {value!r}" for name, value in config.flatten(run.config.to_dict()).items()))
+    print(", ".join(f"{name} {version}" for name, version in about.items() if name != "devices"))
+    print(f"{len(devices)} device{'s' * (len(devices) > 1)}: {', '.join(devices)}", flush=True)
+
+
+def run_training(run: Run) -> State:
+    """Trains to the end, from the newest checkpoint where there is one."""
+    with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:
+        if checkpoints.steps:
+            state = checkpoints.restore(run.like)
+            print(f"resuming from step {checkpoints.steps[-1]} in {run.workdir}", flush=True)
+        else:
+            state = run.init()
+        for name in set(run.plan.method.refits) - {stage.todo.refit for stage in run.plan.stages}:
+            print(
+                f"note: {run.train.epochs} epochs end before the {name} are fitted, so the clusters stay untrained",
+                file=sys.stderr,
+            )
+        write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
+        write_json(run.workdir / "data.json", {name: source.fingerprint() for name, source in run.sources.items()})
+        _report_skipped(run)
+        last = run.plan.stages[-1]
+        with Log(
+            run.workdir,
+            step=int(state.step),
+            steps=last.start + last.steps,
+            epochs=run.train.epochs,
+            images=run.train.batch_size,
+            every=run.train.log_every,
+            write=jax.process_index() == 0,
+        ) as log:
+            return train.run(state, run.plan, feeds(run), checkpoints, log)
+
+
+def _report_skipped(run: Run) -> None:
+    """Says what was found beside the images and is not among them."""
+    path = run.workdir / "skipped.csv"
+    skipped = [row for source in run.sources.values() for row in source.skipped]
+    write_csv(path, ("file", "reason"), skipped)
+    if skipped:
+        print(f"{len(skipped):,} files are not among the images; {path} says why", flush=True)
+
+
+def run_evaluation(run: Run, state: State) -> None:
+    """Scores `state`, prints the table and writes `scores.json`."""
+    source, method, feed = run.sources["train"], run.plan.method, feeds(run)["train"]
+    view, paper_view = run.eval.view, run.eval.paper_view
+    how = (source, run.config.clusters, run.config.seed, run.eval.restarts)
+    prediction = _predict(run, state, feed, view)
+    scores = rows = evaluate.score(prediction, *how)
+    if paper_view != view:
+        shown = _predict(run, state, feed, paper_view)
+        rows = {name: evaluate.row(name, shown, *how) for name in set(method.reported.values())}
+    paper = {name: rows[row] for name, row in method.reported.items()}
+    if jax.process_index() == 0:
+        step, path = int(state.step), run.workdir / "scores.json"
+        write_json(path, {"step": step, "seed": run.config.seed, **scores, "paper": paper})
+        if source.names and prediction.q is not None:
+            write_csv(run.workdir / "clusters.csv", *evaluate.assignments(prediction.q, source.names))
+            print(f"the cluster of every image is in {run.workdir / 'clusters.csv'}")
+        print(f"step {step}, {len(source.images):,} images, scores in {path}")
+        print(evaluate.table(scores, paper), flush=True)
+
+
+def run_probe(run: Run, state: State) -> None:
+    """Trains a linear classifier on the frozen features of `state`, prints its accuracy and writes `probe.json`."""
+    name, x = next(iter(_predict(run, state, feeds(run)["train"], run.eval.view).embeddings.items()))
+    held_out, seed = run.eval.held_out, run.config.seed
+    scores = probe.score(x, run.sources["train"].labels, held_out, seed)
+    if jax.process_index() == 0:
+        step, path = int(state.step), run.workdir / "probe.json"
+        write_json(path, {"step": step, "seed": seed, "embedding": name, "held_out": held_out, **scores})
+        print(
+            f"step {step}, linear probe of {name}: accuracy {scores['accuracy']:.3f} on {held_out:,} held-out images, "
+            f"{scores['train_accuracy']:.3f} on the {len(x) - held_out:,} it was trained on; scores in {path}",
+            flush=True,
+        )
+
+
+def _predict(run: Run, state: State, feed: Feed, view: str) -> Prediction:
+    """The method's prediction of every image of `feed`, shown through the policy `view`."""
+    return evaluate.embed(state, run.plan.method, run.plan.views[view], feed, run.plan.mesh, run.eval.batch_size)
+
+
+def range_of(text: str | None) -> range:
+    """The numbers of clusters that `--k=LOW:HIGH` asks for.
+
+    Raises:
+      ConfigError: it is no such range.
+    """
+    low, _, high = (text or "2:30").partition(":")
+    if not (low.isdecimal() and high.isdecimal() and 2 <= int(low) <= int(high)):
+        raise ConfigError(f"--k is {text}; give LOW:HIGH with 2 <= LOW <= HIGH, for example --k=2:30")
+    return range(int(low), int(high) + 1)
+
+
+def run_prepare(settings: data.Settings, origin: Path | None) -> None:
+    """Makes the data set of a config as array_record files."""
+    from jaxclust import prepare  # what it needs is slow to import, and training needs none of it
+
+    if settings.name in ("digits", "folder"):
+        raise ConfigError(f"data.name is {settings.name!r}, which needs no preparing; train with it as it is")
+    prepare.prepare(settings.name, data.records.directory(settings.dir), origin)
