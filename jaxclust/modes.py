@@ -74,7 +74,7 @@ def _report_skipped(run: Run) -> None:
     skipped = [row for source in run.sources.values() for row in source.skipped]
     write_csv(path, ("file", "reason"), skipped)
     if skipped:
-        print(f"{len(skipped):,} files are not among the images; {path} says why", flush=True)
+        print(f"left out {len(skipped):,} of the files found; {path} says which and why", flush=True)
 
 
 def run_evaluation(run: Run, state: State) -> None:

@@ -115,6 +115,23 @@ def test_the_paper_scores_are_those_of_its_own_view(paper_view, sweeps, runs, sm
     assert scores["paper"]["the same again"] == scores["paper"]["features"]
 
 
+def test_large_images_are_averaged_before_k_means_sees_their_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (300, 70, 64, 3), dtype=np.uint8)
+    wanted = images[:, :69].reshape(300, 23, 3, 32, 2, 3).mean((2, 4)).reshape(300, -1) / 255
+    np.testing.assert_allclose(evaluate.pixels(images), wanted, atol=1e-6)
+    np.testing.assert_array_equal(
+        evaluate.pixels(images[:, :32, :8]), images[:, :32, :8].reshape(300, -1) / np.float32(255)
+    )
+
+
+def test_of_very_many_images_an_even_selection_stands_for_all(blobs, monkeypatch):
+    prediction, source = blobs
+    monkeypatch.setattr(evaluate, "PIXEL_ROWS", 25)
+    row = evaluate.row("kmeans_pixels", prediction, source, clusters=K, seed=0, restarts=3)
+    assert sorted(row["sizes"]) == [6, 7, 7]  # every third of sixty
+    assert row["acc"] == 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_reports_rows_that_its_prediction_has(method, small_run, tmp_path):
     run = small_run(config_of(method), tmp_path)

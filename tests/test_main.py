@@ -1,5 +1,6 @@
 """Bad input: one sentence on stderr, exit code 2, before anything is compiled."""
 
+import csv
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT, config_of
+from PIL import Image
 
 from jaxclust import build, checkpoint, log, main, modes, optim, probe
 
@@ -67,6 +69,14 @@ def test_a_bad_setting_is_named(override, sentence, capsys, tmp_path):
         (["--config=digits_anchor.py", "--mode=eval"], "did you mean evaluate?"),
         (["--config=digits_anchor.py", "--mode=prob"], "did you mean probe?"),
         (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or probe or suggest-k"),
+        (["--config=digits_anchor.py", "--k=2:9"], "--k goes with --mode=suggest-k, not with --mode=train"),
+        (["--mode=suggest-k", "--workdir=nowhere", "--k=9"], "--k is 9; give LOW:HIGH with 2 <= LOW <= HIGH"),
+        (["--mode=suggest-k", "--workdir=nowhere", "--k=9:3"], "--k is 9:3; give LOW:HIGH"),
+        (["--config=digits_anchor.py", "--from=x"], "--from goes with --mode=prepare, not with --mode=train"),
+        (["--mode=prepare"], "--mode=prepare needs --config=FILE"),
+        (["--mode=prepare", "--config=digits_anchor.py"], "data.name is 'digits', which needs no preparing"),
+        (["--config=folder.py"], "data.dir is empty; give the folder of your images"),
+        (["--config=folder.py", "--config.data.dir=gone"], "there is no folder, archive or array of images at gone"),
         (["--config=digits_anchor.py", "--config.seed"], "--config.seed has no value"),
         (["--mode=evaluate", "--workdir=nowhere"], "there is no run in nowhere"),
         (["--mode=probe", "--workdir=nowhere"], "there is no run in nowhere"),
@@ -167,6 +177,35 @@ def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, 
         assert f"eval.held_out is {held_out}; to probe 36 images it must be at least 1 and at most 35" in refused(
             capsys, "--mode=probe", f"--workdir={tmp_path}", f"--config.eval.held_out={held_out}"
         )
+
+
+def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys):
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    for i in range(24):
+        path = photos / f"kind {i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), 10 * i, np.uint8)).save(path)
+    (photos / "notes.txt").write_text("no image")
+    small = {"data.size": 16, "net.width": 4, "train.batch_size": 16, "train.epochs": 1, "eval.restarts": 1}
+    small |= {"clusters": 2, "data.dir": photos, "data.labels": "folders", "data.max_bad": 0.1}
+    command = ["--config=folder.py", f"--workdir={run}", *(f"--config.{k}={v}" for k, v in small.items())]
+
+    assert main.cli(command) == 0
+    out, _ = capsys.readouterr()
+    assert f"left out 1 of the files found; {run / 'skipped.csv'} says which and why" in out
+    rows = list(csv.DictReader((run / "clusters.csv").open()))
+    assert [row["file"] for row in rows] == sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.png"))
+    assert {int(row["cluster"]) for row in rows} <= {0, 1}
+    assert all(0.5 <= float(row["confidence"]) <= 1 for row in rows)
+    assert [row["file"] for row in csv.DictReader((run / "skipped.csv").open())] == ["notes.txt"]
+    assert "acc" in json.loads((run / "scores.json").read_text())["cluster"]
+
+    (photos / "kind 0" / "0.png").rename(photos / "kind 0" / "zero.png")
+    assert "24 then, 24 now, with other names" in refused(capsys, *command)
+    (photos / "kind 0" / "zero.png").unlink()
+    line = refused(capsys, *command)
+    assert "the images of the split train are not those that the run in" in line
+    assert "24 then, 23 now" in line
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small_run, tmp_path):

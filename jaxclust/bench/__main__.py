@@ -1,10 +1,12 @@
 """What a config costs on this machine.
 
     python -m jaxclust.bench --config=configs/cifar10_anchor.py --config.train.batch_size=8 --json=bench.json
+    python -m jaxclust.bench --folder=100000
 
-Prints, for each task of the method, the time of a whole step beside the bare passes of its backbone that the step
-needs (`Task.backbone_passes`; in turn, in one run), the augmentation's rate beside Pillow's with a process per
-core, the time from a cold start to the first step with and without a compilation cache, and memory.
+The first prints, for each task of the method, the time of a whole step beside the bare passes of its backbone that
+the step needs (`Task.backbone_passes`; in turn, in one run), the augmentation's rate beside Pillow's with a process
+per core, what decoding and reading cost, the time from a cold start to the first step with and without a compilation
+cache, and memory. The second makes a folder of that many small JPEGs, decodes and streams it, and prints memory.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclust import build, main, nets, train
-from jaxclust.bench import pillow
+from jaxclust.bench import pillow, rates
 from jaxclust.config import ConfigError, settings
 from jaxclust.feed import epoch_order
 from jaxclust.files import write_json
@@ -177,7 +179,14 @@ def bench(argv: list[str]) -> None:
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--json", type=Path)
+    own.add_argument("--folder", type=int)
     mine, argv = own.parse_known_args(argv)
+    if mine.folder:
+        results = rates.large_folder(mine.folder)
+        _show("folder", results)
+        if mine.json:
+            write_json(mine.json, results)
+        return
     with tempfile.TemporaryDirectory() as workdir:
         args, overrides = main.parse([*argv, f"--workdir={workdir}"])
         run = build.build(args, overrides)
@@ -186,6 +195,8 @@ def bench(argv: list[str]) -> None:
         for title, measure in (
             ("steps", lambda: steps(run)),
             ("augmentation", lambda: augmentation(run)),
+            ("decoding", lambda: rates.decoding(run)),
+            ("feeding", lambda: rates.feeding(run)),
             ("memory", memory),
             ("first_step", lambda: first_step([*argv, f"--workdir={workdir}"])),
         ):
