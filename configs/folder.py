@@ -2,9 +2,9 @@
 
     python -m jaxclust.main --config=configs/folder.py --config.data.dir=PHOTOS --config.clusters=20
 
-For a GPU with 16 GB or more. On a laptop's CPU add --config.data.size=32 --config.net.width=16 --config.train.epochs=60,
-and expect coarser groups. When you do not know how many groups there are, train with a guess and then ask
---mode=suggest-k.
+For a GPU with 16 GB or more. On a laptop's CPU add --config.data.size=32 --config.net.width=16
+--config.train.epochs=60, and expect coarser groups. When you do not know how many groups there are, train with a guess
+and then ask --mode=suggest-k.
 """
 
 from ml_collections import ConfigDict

@@ -19,7 +19,6 @@ from jaxclust.feed import Chunk, Feed
 from jaxclust.types import Method, Prediction, State
 from jaxclust.views import View
 
-
 # k-means on pixels is there to be compared with; a million photographs need not lie in memory for that.
 PIXEL_SIDE = 32
 PIXEL_ROWS = 100_000  # evenly spaced

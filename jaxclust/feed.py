@@ -95,14 +95,20 @@ class Feed:
 
 
 def _read(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`images[rows]`, without keeping what a mapped file's pages hold.
+    """`images[rows]`; of a mapped file the rows alone are read.
 
-    Pages stay in a process's memory for as long as they are mapped, and after an epoch that would be all of them; so
-    the rows of a batch are read through a mapping of their own.
+    Through the mapping, what was read would stay in memory for as long as the file is mapped: all of it after an epoch.
     """
-    if isinstance(images, np.memmap):
-        images = np.memmap(images.filename, images.dtype, "r", images.offset, images.shape)
-    return images[rows]
+    if not (isinstance(images, np.memmap) and images.flags.c_contiguous):
+        return images[rows]
+    out = np.empty((len(rows), *images.shape[1:]), images.dtype)
+    fd = os.open(images.filename, os.O_RDONLY)
+    try:
+        for row, image in zip(rows, out):
+            os.preadv(fd, [image], images.offset + int(row) * image.nbytes)
+    finally:
+        os.close(fd)
+    return out
 
 
 def _local_rows(mesh: Mesh, batch_size: int) -> slice:

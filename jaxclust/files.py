@@ -1,13 +1,19 @@
 """Writing files so that a kill or a full disk leaves the old content or the new, never a part."""
 
+import contextlib
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says of a disk without room
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -41,3 +47,26 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, waiting: str) -> Iterator[None]:
+    """Makes `folder` and holds it, one process at a time. The lock goes with the process, however that ends.
+
+    Whoever has waited may find that the folder has been renamed by the one before.
+
+    Args:
+      folder: to be held.
+      waiting: what to say on stderr while another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from jaxclust import __version__, config, data, evaluate, probe, train
 from jaxclust.build import Run, feeds
@@ -137,3 +138,26 @@ def run_prepare(settings: data.Settings, origin: Path | None) -> None:
     if settings.name in ("digits", "folder"):
         raise ConfigError(f"data.name is {settings.name!r}, which needs no preparing; train with it as it is")
     prepare.prepare(settings.name, data.records.directory(settings.dir), origin)
+
+
+def run_suggest_k(run: Run, state: State, ks: range) -> None:
+    """Says how many clusters the embeddings of `state` speak for; writes `suggest_k.json` and `suggest_k.png`."""
+    from jaxclust import suggest_k  # scikit-learn's mixtures are slow to import, and training needs none
+
+    embeddings = _predict(run, state, feeds(run)["train"], run.eval.view).embeddings
+    tables = {name: suggest_k.score(x, ks, run.config.seed) for name, x in embeddings.items()}
+    name = suggest_k.clearest(tables)
+    table = tables[name]
+    k, reasons = suggest_k.recommend(table)
+    if jax.process_index() != 0:
+        return
+    columns = {field: column.tolist() for field, column in table._asdict().items() if np.ndim(column)}
+    path, picture = run.workdir / "suggest_k.json", run.workdir / "suggest_k.png"
+    about = {"step": int(state.step), "seed": run.config.seed, "embedding": name, "sampled": table.sampled}
+    write_json(
+        path, {**about, "k": k, "reasons": reasons, "preferences": suggest_k.preferences(table), "table": columns}
+    )
+    suggest_k.plot(table, k, picture)
+    print(f"{k} clusters, from {name} of {table.sampled:,} of {table.images:,} images" if k else "no clear clusters")
+    print("\n".join(f"  {reason}" for reason in reasons))
+    print(f"the run was trained with {run.config.clusters}; curves in {picture}, numbers in {path}", flush=True)

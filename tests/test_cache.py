@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_and_when_there_is_room_it_goes_on(known, photos, sm
 
 
 def test_streaming_keeps_no_image_in_memory(tmp_path):
-    """What a batch has read is let go of with the batch, though the file is mapped."""
+    """What a batch has read is let go of with the batch, though the file is mapped; its last 90 % are 177 MB."""
     code = """
 import resource, sys
 import numpy as np
@@ -222,4 +222,4 @@ print(max(sizes[10:]) - sizes[9])
     path = tmp_path / "images.u8"
     path.write_bytes(np.random.default_rng(0).integers(0, 255, 4000 * 128 * 128 * 3, np.uint8).tobytes())  # 197 MB
     out = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True).stdout
-    assert float(out) < 60
+    assert float(out) < 40

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclust import data, sharding
+from jaxclust import builders, data, sharding
 from jaxclust.config import ConfigError
 from jaxclust.feed import Feed, epoch_order
 
@@ -59,6 +59,10 @@ def test_prepared_data_is_read_as_tensorflow_datasets_reads_it(monkeypatch, tmp_
     for change in ({"splits": {"train": "trian"}}, {"labels": "lable"}):
         with pytest.raises(ConfigError, match=r"trian|did you mean label\?"):
             data.load(dataclasses.replace(settings, **change))
+
+
+def test_what_can_be_prepared_can_be_read():
+    assert set(data.records.NAMES) == set(builders.SPECS)
 
 
 def test_every_example_is_seen_at_most_once_an_epoch_and_the_short_batch_differs():

@@ -179,6 +179,21 @@ def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, 
         )
 
 
+def test_suggest_k_says_what_the_embeddings_speak_for(small_run, tmp_path, capsys):
+    modes.run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
+    capsys.readouterr()
+    assert main.cli(["--mode=suggest-k", f"--workdir={tmp_path}", "--k=2:5"]) == 0
+    out, _ = capsys.readouterr()
+    about = json.loads((tmp_path / "suggest_k.json").read_text())
+    assert about["step"] == 2
+    assert about["embedding"] in ("backbone", "projection")
+    assert (about["table"]["k"], about["sampled"]) == ([2, 3, 4, 5], 36)
+    assert all(reason in out for reason in about["reasons"])
+    assert f"the run was trained with 4; curves in {tmp_path / 'suggest_k.png'}" in out
+    with Image.open(tmp_path / "suggest_k.png") as picture:
+        assert picture.format == "PNG"
+
+
 def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys):
     photos, run = tmp_path / "photos", tmp_path / "run"
     for i in range(24):

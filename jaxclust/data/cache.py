@@ -12,7 +12,6 @@ time fills an entry, others wait for it.
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from tqdm import tqdm
 from jaxclust.config import ConfigError
 from jaxclust.data.decode import Item
 from jaxclust.data.workers import decode_all
-from jaxclust.files import write_atomically, write_csv
+from jaxclust.files import FULL, alone_in, write_atomically, write_csv
 
 CHUNK = 64  # images in a worker's task
 SYNC_SECONDS = 2.0  # at most as much work is lost when the power fails; a killed process loses less
@@ -77,14 +76,14 @@ def entry(listing: Listing) -> Entry:
             home.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=home).close()
         except OSError as e:
-            if e.errno == errno.ENOSPC:
+            if e.errno in FULL:
                 raise _full(home, listing) from e
             warnings.warn(f"{home} cannot be written ({e.strerror}); decoding for this run alone", stacklevel=2)
             home = _temporary()
         try:
             _make(home / listing.key, listing)
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if e.errno in FULL:
                 raise _full(home, listing) from e
             raise ConfigError(f"the cache {home} cannot be written: {e}; set JAXCLUST_CACHE to another folder") from e
     return _open(home / listing.key)
@@ -111,7 +110,7 @@ def _temporary() -> Path:
 def _make(final: Path, listing: Listing) -> None:
     """Fills an entry, or waits until another run has."""
     partial = final.with_name(f".{final.name}.partial")
-    with _alone_in(partial):
+    with alone_in(partial, "another run is decoding these images; waiting for it"):
         if final.is_dir():
             with contextlib.suppress(OSError):
                 partial.rmdir()  # made anew by us, while the other run was renaming its own
@@ -122,22 +121,6 @@ def _make(final: Path, listing: Listing) -> None:
     # Only now, as a run that is killed above must find every row where it was.
     os.truncate(final / "images.u8", count * int(np.prod(listing.shape)))
     (final / "journal.jsonl").unlink()
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes `folder` and holds it: one process at a time. The lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another run is decoding these images; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 class _Rows(NamedTuple):

@@ -1,0 +1,354 @@
+"""How many clusters there are, when nobody knows: four criteria over a range of K, and what they amount to.
+
+Nothing is trained: the criteria look at a finished run's embeddings, and at no label.
+
+    silhouette       how much nearer a point is to its own cluster than to the next (Rousseeuw, 1987)
+    Davies-Bouldin   spread within clusters over the distance between them, lower is better (1979)
+    stability        adjusted Rand index of k-means on random subsamples, over the points that two of them share: the
+                     protocol of Ben-Hur et al. (PSB 2002) over all pairs, as in von Luxburg (2010, arXiv:1007.1075)
+    BIC              of a mixture of K Gaussians, lower is better (Schwarz, 1978)
+
+Two clusters are stable in any elongated cloud, so stability counts by how far it exceeds that of a reference: one
+Gaussian of the same covariance (Dudoit and Fridlyand, Genome Biology 2002). The same reference tells whether there are
+clusters at all. Silhouette, Davies-Bouldin and BIC rarely turn around at the right K: a cluster of images has styles,
+and splitting off a style keeps improving them a little. So what counts is the corner of the curve, where two straight
+lines fit it best (the L method, Salvador and Chan, ICTAI 2004).
+
+The cost does not grow with N: criteria are computed on a random sample, in its leading principal components. These
+hold what separates clusters, whose K centres span K - 1 directions, and make every distance cheap. The mixture has
+fewer of them: ten directions hold most of what separates thirty clusters, and further ones mostly styles.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
+
+from jaxclust.config import ConfigError
+
+SAMPLE = 2000  # points at most that are scored; silhouette is quadratic in them
+MEMBERS = 5  # points of the sample for each cluster, at least: fewer have no spread to speak of
+VARIANCE, WIDTH = 0.95, 64  # components that hold this share of the variance, but no more than so many
+MIXTURE_WIDTH = 10
+DRAWS, REFERENCE_DRAWS, SHARE = 10, 5, 0.8  # subsamples of the sample and of the reference, and the size of each
+RESTARTS, DRAW_RESTARTS = 10, 3  # of k-means, on the sample and on a subsample
+CLEAR = 0.05  # silhouette above the reference's, from which there are clusters; one cloud has 0.00 to 0.02
+
+
+class Table(NamedTuple):
+    """The criteria, one row for each K."""
+
+    k: np.ndarray  # i64[R], ascending
+    silhouette: np.ndarray  # f64[R], in [-1, 1]
+    davies_bouldin: np.ndarray  # f64[R], 0 is best
+    stability: np.ndarray  # f64[R], adjusted Rand index over pairs of subsamples
+    stability_sd: np.ndarray  # f64[R]
+    bic: np.ndarray  # f64[R], embeddings scaled to a total variance of one
+    reference_silhouette: np.ndarray  # f64[R], of one Gaussian of the same covariance
+    reference_stability: np.ndarray  # f64[R]
+    single_bic: float  # of one Gaussian
+    images: int
+    sampled: int  # of the images
+    asked: int  # largest K that was asked for; more than k[-1] where the sample is too small for it
+
+
+def score(x: np.ndarray, ks: Sequence[int], seed: int) -> Table:
+    """Scores each K by four criteria.
+
+    Args:
+      x: embeddings, f32[N, D].
+      ks: numbers of clusters, each at least 2; those that the sample is too small for are left out.
+      seed: of the sample, the subsamples, the reference and k-means; the same seed gives the same table.
+
+    Returns:
+      The table, in ascending order of K.
+
+    Raises:
+      ConfigError: no K to score, or embeddings that are not finite, too few, or all (or nearly all) the same.
+    """
+    ks = sorted(set(ks))
+    if not ks or ks[0] < 2:
+        raise ConfigError(f"the range of K is {ks}; give at least one K, and none below 2")
+    rng = np.random.default_rng(seed)
+    sample = _sample(np.asarray(x), rng)
+    different = len(np.unique(sample, axis=0))
+    most = min(len(sample) // MEMBERS, different)
+    kept = [k for k in ks if k <= most]
+    if not kept:
+        raise ConfigError(
+            f"{len(x)} images ({different} different embeddings in a sample of {len(sample)}) are too few for "
+            f"{ks[0]} clusters; score {most} at most"
+        )
+    z = components(sample)  # f64[n, d]
+    reference = rng.normal(size=z.shape) * z.std(axis=0)  # components are uncorrelated
+    draws = [np.sort(rng.permutation(len(z))[: round(SHARE * len(z))]) for _ in range(DRAWS)]
+    state = int(rng.integers(2**31))  # of k-means
+
+    # One thread: sums in one order give the same table anywhere, and for problems this small it is as fast.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a subsample with fewer different points than clusters
+        rows = []
+        for k in kept:
+            clusters = KMeans(k, n_init=RESTARTS, random_state=state).fit(z)
+            plain = KMeans(k, n_init=DRAW_RESTARTS, random_state=state).fit_predict(reference)
+            agreement = agreements(z, k, draws, state)
+            chance = agreements(reference, k, draws[:REFERENCE_DRAWS], state)
+            quality = silhouette_score(z, clusters.labels_), davies_bouldin_score(z, clusters.labels_)
+            steadiness = np.mean(agreement), np.std(agreement)
+            rows.append(
+                (k, *quality, *steadiness, bic(z, clusters), silhouette_score(reference, plain), np.mean(chance))
+            )
+        single = bic(z, KMeans(1, n_init=1, random_state=state).fit(z))
+    return Table(*map(np.array, zip(*rows)), single, len(x), len(sample), ks[-1])
+
+
+def _sample(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random sample of embeddings f64[n, D] that can be scored."""
+    if x.ndim != 2:
+        raise ConfigError(f"embeddings have shape {x.shape}; to choose K they must be a table, one row for each image")
+    if len(x) < 4 * MEMBERS:
+        raise ConfigError(f"there are only {len(x)} images; to choose K give at least {4 * MEMBERS}")
+    bad = len(x) - int(np.isfinite(x).all(axis=1).sum())
+    if bad:
+        raise ConfigError(
+            f"the embeddings of {bad} of {len(x)} images are not finite; the run has diverged, train anew"
+        )
+    x = x[rng.permutation(len(x))[:SAMPLE]].astype(np.float64)
+    common = np.unique(x, axis=0, return_counts=True)[1].max()
+    if common >= SHARE * len(x):  # a subsample may hold nothing else
+        raise ConfigError(
+            f"{common} of {len(x)} embeddings are the same; the network tells images apart too little to choose K"
+        )
+    return x
+
+
+def components(x: np.ndarray) -> np.ndarray:
+    """Leading principal components of x f64[n, D], scaled together so that all components would have variance one.
+
+    Returns:
+      f64[n, d], the fewest that hold the share VARIANCE of the variance, but at most WIDTH.
+    """
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    s = s / np.linalg.norm(s)
+    width = min(int(np.searchsorted(np.cumsum(s**2), VARIANCE)) + 1, WIDTH)
+    return (u * s)[:, :width] * np.sqrt(len(x))
+
+
+def agreements(z: np.ndarray, k: int, draws: Sequence[np.ndarray], seed: int) -> list[float]:
+    """How much k-means agrees with itself from one subsample to another.
+
+    Args:
+      z: points, f64[n, d].
+      k: number of clusters.
+      draws: the subsamples, each i64[m] row numbers.
+      seed: of k-means.
+
+    Returns:
+      The adjusted Rand index of each pair of subsamples, over the points that they share.
+    """
+    clusterings = np.full((len(draws), len(z)), -1)
+    for i, rows in enumerate(draws):
+        clusterings[i, rows] = KMeans(k, n_init=DRAW_RESTARTS, random_state=seed + i).fit_predict(z[rows])
+    agreement = []
+    for a, b in combinations(clusterings, 2):
+        shared = (a >= 0) & (b >= 0)
+        agreement.append(adjusted_rand_score(a[shared], b[shared]))
+    return agreement
+
+
+def bic(z: np.ndarray, start: KMeans) -> float:
+    """BIC of a mixture of Gaussians that share a covariance, among the leading components of z f64[n, d].
+
+    With a covariance for each, BIC would give up clusters to save parameters, at a few hundred points a cluster.
+    """
+    k = len(start.cluster_centers_)
+    mixture = GaussianMixture(
+        k,
+        covariance_type="tied",
+        weights_init=np.bincount(start.labels_, minlength=k) / len(z),
+        means_init=start.cluster_centers_[:, :MIXTURE_WIDTH],
+        random_state=start.random_state,
+    )
+    return float(mixture.fit(z[:, :MIXTURE_WIDTH]).bic(z[:, :MIXTURE_WIDTH]))
+
+
+def corner(ks: np.ndarray, values: np.ndarray) -> int:
+    """The K from which more clusters stop buying a better value.
+
+    Args:
+      ks: i64[R], ascending.
+      values: f64[R], higher is better.
+
+    Returns:
+      Where two straight lines, the first steeper, meet that fit best what is reached with at most K clusters.
+    """
+    reached = np.maximum.accumulate(values)
+    last = int(np.argmax(reached))
+    best, error = ks[last], np.inf
+    for k in ks[last:0:-1]:  # of equally good corners the last: a straight line has none before its end
+        lines = np.stack([np.ones(len(ks)), ks, np.minimum(ks, k)], axis=1)
+        fit, *_ = np.linalg.lstsq(lines, reached, rcond=None)
+        squares = np.sum((lines @ fit - reached) ** 2)
+        if fit[2] > 0 and squares < error - 1e-9 * np.ptp(reached) ** 2:
+            best, error = k, squares
+    return int(best)
+
+
+def turns(values: np.ndarray) -> bool:
+    """Whether a falling curve f64[R] rises again, by more than any bump on its way down."""
+    lowest = int(np.argmin(values))
+    bumps = np.diff(values[: lowest + 1])
+    return bool(values[-1] - values[lowest] > max(bumps.max(initial=0), 0))
+
+
+def steadiest(table: Table, low: int, high: int) -> int:
+    """The smallest K from low to high whose stability above the reference is within one sd of the best there."""
+    rows = np.flatnonzero((low <= table.k) & (table.k <= high))
+    above = (table.stability - table.reference_stability)[rows]
+    best = int(np.argmax(above))
+    return int(table.k[rows[np.argmax(above >= above[best] - table.stability_sd[rows[best]])]])
+
+
+def preferences(table: Table) -> dict[str, int]:
+    """The K that each criterion prefers: "silhouette", "davies_bouldin", "stability", "bic"."""
+    return {
+        "silhouette": corner(table.k, table.silhouette),
+        "davies_bouldin": corner(table.k, -table.davies_bouldin),
+        "stability": steadiest(table, table.k[0], table.k[-1]),
+        "bic": int(table.k[table.bic.argmin()]) if turns(table.bic) else corner(table.k, -table.bic),
+    }
+
+
+def clearness(table: Table, k: int) -> float:
+    """How far the silhouette at k exceeds that of one Gaussian of the same covariance."""
+    return float((table.silhouette - table.reference_silhouette)[table.k == k][0])
+
+
+def vote(table: Table) -> int:
+    """What stability favours between the middle two of the four preferences, so that no extreme one decides."""
+    low, high = sorted(preferences(table).values())[1:3]
+    return steadiest(table, low, high)
+
+
+def clearest(tables: Mapping[str, Table]) -> str:
+    """Which of several embeddings to believe: the one whose clusters at its own best K are the clearest."""
+    return max(tables, key=lambda name: clearness(tables[name], vote(tables[name])))
+
+
+def recommend(table: Table) -> tuple[int | None, list[str]]:
+    """A number of clusters, and why.
+
+    Returns:
+      K, or None where the points are one cloud; and sentences that say what each criterion prefers, how they were
+      weighed, and what speaks against trusting the answer.
+    """
+    wanted, k = preferences(table), vote(table)
+    at = {int(k): i for i, k in enumerate(table.k)}
+    first, last = int(table.k[0]), int(table.k[-1])
+    steady = at[wanted["stability"]]
+
+    def stops(name: str, values: np.ndarray, best: int, what: str) -> str:
+        here = wanted[name]
+        beyond = f"; its best is {values[best]:.2f}, at {table.k[best]}" if table.k[best] != here else ""
+        return f"{what} at K = {here} ({values[at[here]]:.2f}{beyond})."
+
+    reasons = [
+        stops("silhouette", table.silhouette, table.silhouette.argmax(), "The silhouette stops rising"),
+        stops("davies_bouldin", table.davies_bouldin, table.davies_bouldin.argmin(), "Davies-Bouldin stops falling"),
+        f"Stability favours K = {wanted['stability']}: subsamples agree to {table.stability[steady]:.2f} (adjusted "
+        f"Rand index), and would in one shapeless cloud to {table.reference_stability[steady]:.2f}.",
+        f"BIC is lowest at K = {wanted['bic']}."
+        if turns(table.bic)
+        else f"BIC falls throughout, as it does where clusters are not Gaussian; its corner is at K = {wanted['bic']}.",
+    ]
+    above = clearness(table, k)
+    if above < CLEAR:
+        cloud = " A single Gaussian has the lowest BIC." if table.single_bic <= table.bic.min() else ""
+        reasons.insert(
+            0,
+            f"There are no clear clusters: even at K = {k} the silhouette is {table.silhouette[at[k]]:.2f}, and one "
+            f"shapeless cloud has {table.reference_silhouette[at[k]]:.2f}.{cloud} What follows means little.",
+        )
+        k = None
+    else:
+        ranked = sorted(wanted.values())
+        low, high = ranked[1:3]
+        between = f"both {low}" if low == high else f"{low} and {high}, and between them stability favours {k}"
+        reasons.append(f"Of the four, {', '.join(map(str, ranked))}, the middle two are {between}.")
+        if ranked[-1] - ranked[0] > max(2, k // 3):
+            reasons.append("The criteria disagree, so K is a rough guide: look at the clusters of its neighbours, too.")
+        if k == last and first < last:
+            reasons.append(f"K = {k} is the largest that was scored, so there may be more; widen the range.")
+        elif k == first > 2:
+            reasons.append(f"K = {k} is the smallest that was scored, so there may be fewer; widen the range.")
+    if last < table.asked:
+        reasons.append(f"K above {last} was left out: {table.sampled:,} images are too few for {table.asked} clusters.")
+    return k, reasons
+
+
+def plot(table: Table, k: int | None, path: Path) -> None:
+    """Draws the four criteria over K as a PNG, with the recommended K marked in each.
+
+    Args:
+      table: from `score`.
+      k: from `recommend`; None marks nothing.
+      path: of the file, which is replaced whole.
+    """
+    from matplotlib.figure import Figure  # here, because it takes a while to import and few commands draw
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    ink, muted, blue, orange = "#222222", "#666666", "#0072B2", "#D55E00"  # Okabe and Ito: told apart by any eye
+    wanted = preferences(table)
+    nothing = np.full(len(table.k), np.nan)
+    panels = {
+        "silhouette": ("Silhouette", "mean silhouette, higher is better", table.silhouette, table.reference_silhouette),
+        "davies_bouldin": ("Davies-Bouldin", "index, lower is better", table.davies_bouldin, nothing),
+        "stability": ("Stability", "adjusted Rand index, higher is better", table.stability, table.reference_stability),
+        "bic": ("BIC", "thousands above its lowest", (table.bic - table.bic.min()) / 1000, nothing),
+    }
+    figure = Figure(figsize=(9.6, 7.2), dpi=150, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    title = f"{k} clusters recommended" if k else "No clear clusters"
+    figure.suptitle(title, x=0.015, ha="left", fontsize=15, fontweight="bold", color=ink)
+    ring = dict(marker="o", markersize=10, markeredgewidth=2, markerfacecolor="none", markeredgecolor=ink)
+    cloud = dict(color=muted, linewidth=1.4, linestyle=(0, (4, 2)))
+    for axes, (name, (title, unit, values, reference)) in zip(figure.subplots(2, 2).flat, panels.items()):
+        axes.plot(table.k, reference, **cloud)
+        if name == "stability":
+            low, high = table.stability - table.stability_sd, table.stability + table.stability_sd
+            axes.fill_between(table.k, low, high, color=blue, alpha=0.18, linewidth=0)
+        axes.plot(table.k, values, color=blue, linewidth=2, marker="o", markersize=3.5)
+        if k:
+            axes.axvline(k, color=orange, linewidth=1.5, zorder=1)
+            axes.plot(wanted[name], values[table.k == wanted[name]], linestyle="none", **ring)
+            axes.set_title(f"prefers {wanted[name]}", loc="right", fontsize=10, color=ink)
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=ink)
+        axes.set_xlabel("K, number of clusters", color=ink)
+        axes.set_ylabel(unit, color=ink, fontsize=9.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=ink)
+        axes.margins(x=0.03, y=0.1)
+    legend = [Line2D([], [], label="one shapeless cloud (a Gaussian)", **cloud)]
+    if k:
+        legend.insert(0, Line2D([], [], color=orange, linewidth=1.5, label=f"recommended: K = {k}"))
+        legend.insert(1, Line2D([], [], linestyle="none", label="what a criterion prefers", **ring))
+    figure.legend(handles=legend, loc="outside lower left", ncols=3, frameon=False, fontsize=10, labelcolor=ink)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(partial, format="png")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
