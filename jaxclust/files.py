@@ -53,20 +53,34 @@ def _finite(value: Any) -> Any:
 def alone_in(folder: Path, waiting: str) -> Iterator[None]:
     """Makes `folder` and holds it, one process at a time. The lock goes with the process, however that ends.
 
-    Whoever has waited may find that the folder has been renamed by the one before.
+    Whoever has waited holds an empty folder where the one before has renamed its own.
 
     Args:
       folder: to be held.
       waiting: what to say on stderr while another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder, os.O_RDONLY)
-    try:
+    while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(waiting, file=sys.stderr, flush=True)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+            folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(waiting, file=sys.stderr, flush=True)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, folder):
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether what is open is still what `path` names: whoever held it before may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
