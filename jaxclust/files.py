@@ -60,10 +60,12 @@ def alone_in(folder: Path, waiting: str) -> Iterator[None]:
       waiting: what to say on stderr while another process holds it.
     """
     while True:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # the one before has just removed it
             continue
         try:
             try:

@@ -1,6 +1,7 @@
 """How many clusters there are, when nobody knows: four criteria over a range of K, and what they amount to.
 
-Nothing is trained: the criteria look at a finished run's embeddings, and at no label.
+Nothing is trained: the criteria look at a finished run's embeddings, and at no label. Where a run has several, the one
+with the clearest clusters counts (`clearest`).
 
     silhouette       how much nearer a point is to its own cluster than to the next (Rousseeuw, 1987)
     Davies-Bouldin   spread within clusters over the distance between them, lower is better (1979)
@@ -13,6 +14,9 @@ Gaussian of the same covariance (Dudoit and Fridlyand, Genome Biology 2002). The
 clusters at all. Silhouette, Davies-Bouldin and BIC rarely turn around at the right K: a cluster of images has styles,
 and splitting off a style keeps improving them a little. So what counts is the corner of the curve, where two straight
 lines fit it best (the L method, Salvador and Chan, ICTAI 2004).
+
+A network shapes its embeddings to the number of clusters that it is trained for: CC for 20 still shows the ten digits,
+MMDC, which pulls images to 20 corners, shows 19. So an answer near that number is worth a run with another.
 
 The cost does not grow with N: criteria are computed on a random sample, in its leading principal components. These
 hold what separates clusters, whose K centres span K - 1 directions, and make every distance cheap. The mixture has
@@ -204,10 +208,10 @@ def corner(ks: np.ndarray, values: np.ndarray) -> int:
 
 
 def turns(values: np.ndarray) -> bool:
-    """Whether a falling curve f64[R] rises again, by more than any bump on its way down."""
+    """Whether a falling curve f64[R] rises again: past two points at least, and by more than any bump on its way."""
     lowest = int(np.argmin(values))
-    bumps = np.diff(values[: lowest + 1])
-    return bool(values[-1] - values[lowest] > max(bumps.max(initial=0), 0))
+    bump = np.diff(values[: lowest + 1]).max(initial=0)
+    return bool(lowest < len(values) - 2 and values[-1] - values[lowest] > bump)
 
 
 def steadiest(table: Table, low: int, high: int) -> int:
@@ -244,8 +248,12 @@ def clearest(tables: Mapping[str, Table]) -> str:
     return max(tables, key=lambda name: clearness(tables[name], vote(tables[name])))
 
 
-def recommend(table: Table) -> tuple[int | None, list[str]]:
+def recommend(table: Table, trained: int | None = None) -> tuple[int | None, list[str]]:
     """A number of clusters, and why.
+
+    Args:
+      table: from `score`.
+      trained: the number of clusters that the run was told of, if it was; networks shape their embeddings to it.
 
     Returns:
       K, or None where the points are one cloud; and sentences that say what each criterion prefers, how they were
@@ -286,6 +294,11 @@ def recommend(table: Table) -> tuple[int | None, list[str]]:
         reasons.append(f"Of the four, {', '.join(map(str, ranked))}, the middle two are {between}.")
         if ranked[-1] - ranked[0] > max(2, k // 3):
             reasons.append("The criteria disagree, so K is a rough guide: look at the clusters of its neighbours, too.")
+        if trained is not None and abs(k - trained) <= 1:
+            reasons.append(
+                f"The run was trained for {trained} clusters, and may show what it was told: see whether a run for "
+                f"{trained // 2 or 2} or {2 * trained} gives this answer, too."
+            )
         if k == last and first < last:
             reasons.append(f"K = {k} is the largest that was scored, so there may be more; widen the range.")
         elif k == first > 2:
@@ -305,6 +318,7 @@ def plot(table: Table, k: int | None, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # here, because it takes a while to import and few commands draw
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
     ink, muted, blue, orange = "#222222", "#666666", "#0072B2", "#D55E00"  # Okabe and Ito: told apart by any eye
@@ -341,11 +355,14 @@ def plot(table: Table, k: int | None, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.tick_params(colors=ink)
         axes.margins(x=0.03, y=0.1)
-    legend = [Line2D([], [], label="one shapeless cloud (a Gaussian)", **cloud)]
+    legend = [
+        Patch(color=blue, alpha=0.18, linewidth=0, label="± 1 sd"),
+        Line2D([], [], label="one shapeless cloud (Gaussian)", **cloud),
+    ]
     if k:
         legend.insert(0, Line2D([], [], color=orange, linewidth=1.5, label=f"recommended: K = {k}"))
         legend.insert(1, Line2D([], [], linestyle="none", label="what a criterion prefers", **ring))
-    figure.legend(handles=legend, loc="outside lower left", ncols=3, frameon=False, fontsize=10, labelcolor=ink)
+    figure.legend(handles=legend, loc="outside lower left", ncols=4, frameon=False, fontsize=10, labelcolor=ink)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(partial, format="png")
