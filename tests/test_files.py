@@ -16,11 +16,11 @@ def test_only_one_is_in_a_folder_though_its_holders_rename_and_remove_it(tmp_pat
                 inside.append(i)
                 most.append(len(inside))
                 time.sleep(0.001)
+                inside.remove(i)  # who gives the folder away has left it
                 if turn % 3 == 0:
                     os.rename(folder, tmp_path / f"done {i} {turn}")
                 elif turn % 3 == 1:
                     folder.rmdir()
-                inside.remove(i)
 
     threads = [threading.Thread(target=hold, args=(i,)) for i in range(4)]
     for thread in threads:
