@@ -142,13 +142,14 @@ def run_prepare(settings: data.Settings, origin: Path | None) -> None:
 
 def run_suggest_k(run: Run, state: State, ks: range) -> None:
     """Says how many clusters the embeddings of `state` speak for; writes `suggest_k.json` and `suggest_k.png`."""
-    from jaxclust import suggest_k  # scikit-learn's mixtures are slow to import, and training needs none
+    from jaxclust import suggest_k  # these are slow to import, and training needs neither
+    from jaxclust.suggest_k import curves
 
     embeddings = _predict(run, state, feeds(run)["train"], run.eval.view).embeddings
     tables = {name: suggest_k.score(x, ks, run.config.seed) for name, x in embeddings.items()}
     name = suggest_k.clearest(tables)
     table = tables[name]
-    k, reasons = suggest_k.recommend(table)
+    k, reasons = suggest_k.recommend(table, run.config.clusters)
     if jax.process_index() != 0:
         return
     columns = {field: column.tolist() for field, column in table._asdict().items() if np.ndim(column)}
@@ -157,7 +158,7 @@ def run_suggest_k(run: Run, state: State, ks: range) -> None:
     write_json(
         path, {**about, "k": k, "reasons": reasons, "preferences": suggest_k.preferences(table), "table": columns}
     )
-    suggest_k.plot(table, k, picture)
+    curves.plot(table, k, picture)
     print(f"{k} clusters, from {name} of {table.sampled:,} of {table.images:,} images" if k else "no clear clusters")
     print("\n".join(f"  {reason}" for reason in reasons))
     print(f"the run was trained with {run.config.clusters}; curves in {picture}, numbers in {path}", flush=True)

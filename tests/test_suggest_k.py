@@ -8,6 +8,7 @@ import pytest
 
 from jaxclust import suggest_k
 from jaxclust.config import ConfigError
+from jaxclust.suggest_k import curves
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = json.loads((FIXTURES / "suggest_k.json").read_text())  # run -> embedding -> columns of its table
@@ -191,7 +192,7 @@ def test_the_plot_has_four_labelled_panels(k, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **kw: (drawn.append(figure), save(figure, *a, **kw)))
     path = tmp_path / "suggest_k.png"
     path.write_bytes(b"an older plot")
-    suggest_k.plot(table(), k, path)
+    curves.plot(table(), k, path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 20_000
     assert [p.name for p in tmp_path.iterdir()] == ["suggest_k.png"]
@@ -213,6 +214,6 @@ def test_a_plot_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "suggest_k.png"
     path.write_bytes(b"an older plot")
     with pytest.raises(OSError, match="no space"):
-        suggest_k.plot(table(), 10, path)
+        curves.plot(table(), 10, path)
     assert path.read_bytes() == b"an older plot"
     assert [p.name for p in tmp_path.iterdir()] == ["suggest_k.png"]
