@@ -20,6 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core.hashing import Hasher
 from test_builders import cifar_files, imagenet_files, imagenet_origin, server, small, tar, write_mnist, write_tree
 
+from jaxclust import data
 from jaxclust import prepare as module
 from jaxclust.builders import SPECS, idx
 from jaxclust.builders.images import encode
@@ -141,6 +142,13 @@ def test_every_data_set_is_read_by_tfds(name, tmp_path, monkeypatch, capsys):
         if isinstance(found[split].images, np.ndarray):
             np.testing.assert_array_equal([r["image"] for r in prepared], found[split].images[rows])
         assert f"{split:<12}{n:>8,} images" in out
+        settings = data.Settings(name, {"train": split}, "label", 24, 0, str(tmp_path / "data"), "auto", 0.0)
+        source = data.load(settings)["train"]
+        shape = info.features["image"].shape
+        assert source.images.shape == (n, *((24, 24, 3) if None in shape else shape))
+        assert source.labels.tolist() == [r["label"] for r in prepared]
+        if None not in shape:
+            np.testing.assert_array_equal(source.images[0], prepared[0]["image"])
     if spec.names:
         assert info.features["label"].names == list(spec.names["label"])
     with Image.open(folder / "samples.png") as sheet:
