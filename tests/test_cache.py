@@ -16,7 +16,8 @@ from PIL import Image
 
 from jaxclust import data
 from jaxclust.config import ConfigError
-from jaxclust.data import cache
+from jaxclust.data import cache, folder
+from jaxclust.files import alone_in
 
 N, SIDE = 1500, 48
 LOAD = """
@@ -84,15 +85,15 @@ def test_rows_and_names_belong_together_though_some_are_skipped(photos):
 
 
 def test_a_changed_folder_is_another_entry(tmp_path, home):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    photos = tmp_path / "photos"
+    photos.mkdir()
     for name, grey in (("a.png", 10), ("b.png", 20)):
-        Image.new("L", (9, 9), grey).save(folder / name)
-    assert load(folder).images[:, 0, 0, 0].tolist() == [10, 20]
-    Image.new("L", (9, 9), 30).save(folder / "b.png")
-    assert load(folder).images[:, 0, 0, 0].tolist() == [10, 30]
-    (folder / "b.png").rename(folder / "c.png")
-    assert load(folder).names == ["a.png", "c.png"]
+        Image.new("L", (9, 9), grey).save(photos / name)
+    assert load(photos).images[:, 0, 0, 0].tolist() == [10, 20]
+    Image.new("L", (9, 9), 30).save(photos / "b.png")
+    assert load(photos).images[:, 0, 0, 0].tolist() == [10, 30]
+    (photos / "b.png").rename(photos / "c.png")
+    assert load(photos).names == ["a.png", "c.png"]
     assert len(list(home.iterdir())) == 3
 
 
@@ -152,18 +153,17 @@ def test_what_is_in_the_journal_is_not_decoded_again(photos, home, monkeypatch):
     np.testing.assert_array_equal(resumed.images, load(photos).images)
 
 
-def test_two_runs_at_once_decode_once(photos, home):
-    runs = [start(photos) for _ in range(3)]
-    outs = [run.communicate() for run in runs]
+def test_of_runs_at_once_one_decodes_and_the_others_wait(photos, home):
+    """They find another at it, here the test, which then ends without having done anything."""
+    key = folder.listing(photos, SIDE).key
+    with alone_in(home / f".{key}.partial", ""):
+        runs = [start(photos) for _ in range(3)]
+        for run in runs:
+            assert any(b"waiting for it" in line for line in run.stderr)
+    outs = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0]
-    assert len({out for out, _ in outs}) == 1
-    assert sum(b"waiting for it" in err for _, err in outs) >= 1
-    assert [path.name for path in home.iterdir()] == [cache_key(home)]
-
-
-def cache_key(home) -> str:
-    (entry,) = (path.name for path in home.iterdir() if not path.name.startswith("."))
-    return entry
+    assert len(set(outs)) == 1
+    assert [path.name for path in home.iterdir()] == [key]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkeypatch):
