@@ -12,6 +12,7 @@ time fills an entry, others wait for it.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -79,7 +80,7 @@ def entry(listing: Listing) -> Entry:
             if e.errno in FULL:
                 raise _full(home, listing) from e
             warnings.warn(f"{home} cannot be written ({e.strerror}); decoding for this run alone", stacklevel=2)
-            home = _temporary()
+            home = Path(_temporary().name)
         try:
             _make(home / listing.key, listing)
         except OSError as e:
@@ -101,10 +102,10 @@ def _open(folder: Path) -> Entry:
     )
 
 
-def _temporary() -> Path:
-    global _kept
-    _kept = tempfile.TemporaryDirectory(prefix="jaxclust-")  # removed when the process ends
-    return Path(_kept.name)
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory:
+    """One folder for all splits, kept until the process ends."""
+    return tempfile.TemporaryDirectory(prefix="jaxclust-")
 
 
 def _make(final: Path, listing: Listing) -> None:
