@@ -68,14 +68,13 @@ def make_step(
 
     def step(state: State, chunk: Chunk):
         images = chunk.images
-        batch = Batch(
-            ids=chunk.ids,
-            views=tuple(
-                augment(views[name], stream(state.key, "views", state.step, v), chunk.ids, images)
-                for v, name in enumerate(task.views)
-            ),
-            step=state.step,
-        )
+        made = {}
+        for name in sorted(set(task.views)):
+            # Views of one policy are made by one program: it is most of what there is to compile.
+            keys = {v: stream(state.key, "views", state.step, v) for v, n in enumerate(task.views) if n == name}
+            make = jax.vmap(lambda key, view=views[name]: augment(view, key, chunk.ids, images))
+            made |= zip(keys, make(jnp.stack([*keys.values()])))
+        batch = Batch(chunk.ids, tuple(made[v] for v in range(len(task.views))), state.step)
         loss = lambda params: task.loss(  # noqa: E731
             params, state.stats, state.memory, batch, stream(state.key, "loss", state.step)
         )

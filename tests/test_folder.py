@@ -5,8 +5,10 @@ import io
 import os
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,21 +309,22 @@ def test_the_worst_folder_is_read(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_what_may_not_be_read_is_skipped(tmp_path):
-    """Decoded in this process, which for that long is nobody."""
-    for name in ("mine.png", "yours.png", "closed/inside.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(LOSSLESS["grey.png"](DIGITS[0]))
-    (tmp_path / "mine.png").chmod(0)
-    (tmp_path / "closed").chmod(0)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        listing = folder.listing(tmp_path, 8)
-        reasons = dict(decode.write_rows(os.devnull, 0, listing.read(range(3))[0], (8, 8, 3), True))
-    finally:
-        os.seteuid(0)
+def test_what_may_not_be_read_is_skipped():
+    """Decoded in this process, which for that long is nobody; pytest's own folders would be closed to nobody."""
+    with tempfile.TemporaryDirectory() as base:
+        path = Path(base)
+        path.chmod(0o755)
+        for name in ("mine.png", "yours.png", "closed/inside.png"):
+            (path / name).parent.mkdir(exist_ok=True)
+            (path / name).write_bytes(LOSSLESS["grey.png"](DIGITS[0]))
+        (path / "mine.png").chmod(0)
+        (path / "closed").chmod(0)
+        os.seteuid(65534)
+        try:
+            listing = folder.listing(path, 8)
+            reasons = dict(decode.write_rows(os.devnull, 0, listing.read(range(3))[0], (8, 8, 3), True))
+        finally:
+            os.seteuid(0)
     assert listing.names == ["closed/", "mine.png", "yours.png"]
     assert reasons == {0: "a folder that cannot be read", 1: "no permission to read it"}
 

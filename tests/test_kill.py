@@ -14,7 +14,10 @@ from jaxclust import build, main, sharding
 from jaxclust.checkpoint import Checkpoints
 
 SETTINGS = {
+    "net.depth": "4",
+    "net.stem": "vgg",
     "net.width": "4",
+    "data.size": "16",
     "train.batch_size": "256",
     "train.epochs": "6",
     "train.log_every": "1",
