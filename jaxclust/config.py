@@ -40,6 +40,10 @@ class ConfigError(ValueError):
     """The user's input is wrong; the message is one sentence that says what to do."""
 
 
+class RunError(RuntimeError):
+    """The run cannot go on; the message is one sentence that says what happened and what to do."""
+
+
 def find(path: str) -> Path:
     """The config file at `path`, or the one of that name that ships with jaxclust.
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxclust import assign, metrics, sharding
 from jaxclust.data import Source
 from jaxclust.feed import Chunk, Feed
+from jaxclust.preemption import Due, never
 from jaxclust.types import Method, Prediction, State
 from jaxclust.views import View
 
@@ -40,8 +41,14 @@ class Settings:
             raise ValueError(f"eval.held_out is {self.held_out}; it must not be negative")
 
 
-def embed(state: State, method: Method, view: View, feed: Feed, mesh: Mesh, batch_size: int) -> Prediction:
-    """The method's prediction of every image, as host arrays: q f32[N, K] and embeddings f32[N, D]."""
+def embed(
+    state: State, method: Method, view: View, feed: Feed, mesh: Mesh, batch_size: int, due: Due = never
+) -> Prediction:
+    """The method's prediction of every image, as host arrays: q f32[N, K] and embeddings f32[N, D].
+
+    Raises:
+      Preempted: it was due to stop.
+    """
     whole = sharding.replicated(mesh)
 
     @jax.jit
@@ -49,7 +56,7 @@ def embed(state: State, method: Method, view: View, feed: Feed, mesh: Mesh, batc
         x = jax.vmap(lambda image: view(image, key))(chunk.images)  # f32[B, H, W, C]
         return jax.lax.with_sharding_constraint(method.predict(params, stats, x), whole)
 
-    return feed.sweep(lambda chunk: predict(state.params, state.stats, state.key, chunk), batch_size)
+    return feed.sweep(lambda chunk: predict(state.params, state.stats, state.key, chunk), batch_size, due)
 
 
 def score(prediction: Prediction, source: Source, clusters: int, seed: int, restarts: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclust import sharding
+from jaxclust.preemption import Due, Preempted, never
 from jaxclust.types import Array, PyTree
 
 
@@ -74,23 +75,33 @@ class Feed:
         for rows, images in zip(order, reader):
             yield Chunk(sharding.put(rows, over), sharding.put_local(images, over), None)
 
-    def sweep(self, fn: Callable[[Chunk], PyTree], batch_size: int, rows: np.ndarray | None = None) -> PyTree:
+    def sweep(
+        self, fn: Callable[[Chunk], PyTree], batch_size: int, due: Due = never, rows: np.ndarray | None = None
+    ) -> PyTree:
         """Applies `fn` to every image once, in row order.
 
         Args:
           fn: Chunk -> a pytree of arrays [B, ...] that every process can read whole.
           batch_size: images at a time; rounded up to a multiple of the number of devices.
+          due: asked after every batch.
           rows: i32[n], the images to see instead of all.
 
         Returns:
           The same pytree of host arrays [N, ...].
+
+        Raises:
+          Preempted: it was due to stop.
         """
         rows = np.arange(len(self), dtype=np.int32) if rows is None else rows
         n, devices = len(rows), self.mesh.size
         batch_size = -(-min(batch_size, n) // devices) * devices
         # The last batch is filled up with the first rows again, and they are cut off below.
         order = np.resize(rows, (-(-n // batch_size), batch_size))
-        parts = [jax.device_get(fn(chunk)) for chunk in self.batches(order)]
+        parts = []
+        for chunk in self.batches(order):
+            parts.append(jax.device_get(fn(chunk)))
+            if due():
+                raise Preempted
         return jax.tree.map(lambda *p: np.concatenate(p)[:n], *parts)
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,6 +79,26 @@ def alone_in(folder: Path, waiting: str) -> Iterator[None]:
                 return
         finally:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the file `path`, in which this process is named. The lock goes with the process, however that ends.
+
+    Raises:
+      BlockingIOError: another process holds it; the error's `strerror` is what that one is called.
+    """
+    with path.open("a+", encoding="utf-8") as f:
+        try:
+            # Over NFS, where some servers have no locks, the kernel says so with another error.
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            f.seek(0)
+            raise BlockingIOError(e.errno, f.read().strip() or "another process") from e
+        f.truncate(0)
+        f.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        f.flush()
+        yield
 
 
 def _is_at(fd: int, path: Path) -> bool:

@@ -15,14 +15,11 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from jaxclust.config import RunError
 from jaxclust.files import write_atomically
 from jaxclust.watch import Watch, largest_cluster
 
 LAG = 4  # steps between a step's dispatch and the reading of its metrics
-
-
-class RunError(RuntimeError):
-    """The run cannot go on; the message is one sentence that says what happened and what to do."""
 
 
 class Log:

@@ -6,20 +6,24 @@
     python -m jaxclust.main --mode=suggest-k --workdir=runs/mine --k=2:30
     python -m jaxclust.main --mode=prepare --config=configs/stl10_cc.py --from=DOWNLOADS
 
-Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 75 stopped by SIGTERM or SIGUSR1
+and ready to go on, 130 interrupted.
 """
 
 import argparse
+import os
 import sys
 import traceback
 from pathlib import Path
 
 import absl.logging
+import jax
 
-from jaxclust import __version__, build, modes
+from jaxclust import __version__, build, distributed, modes
 from jaxclust.checkpoint import Checkpoints
-from jaxclust.config import ConfigError, hint
-from jaxclust.log import RunError
+from jaxclust.config import ConfigError, RunError, hint
+from jaxclust.files import FULL
+from jaxclust.preemption import EXIT_CODE, Preempted, Preemption
 
 MODES = {
     "train": "the default; it evaluates at the end",
@@ -52,6 +56,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--from", dest="origin", type=Path, help="prepare: a folder or archive that holds the data set's files"
     )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes: where process 0 listens")
+    parser.add_argument("--num_processes", type=int, help="how many there are")
+    parser.add_argument("--process_id", type=int, help="which of them this one is, from 0")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"jaxclust {__version__}")
     # argparse would take `--config.a=b` for an unknown flag; they are ours.
@@ -86,27 +93,33 @@ def main(argv: list[str]) -> None:
     """Runs the command.
 
     Raises:
-      ConfigError, RunError: as `cli` reports them.
+      ConfigError, RunError, Preempted: as `cli` reports them.
     """
     args, overrides = parse(argv)
     if args.mode == "prepare":
         modes.run_prepare(build.data_settings(args, overrides), args.origin)
         return
+    if processes := distributed.find(args.coordinator, args.num_processes, args.process_id, os.environ):
+        distributed.join(processes, os.environ)
+    preemption = Preemption()
     build.use_compilation_cache()
     ks = modes.range_of(args.k) if args.mode == "suggest-k" else None
     run = build.build(args, overrides)
     if args.mode == "train":
-        modes.announce(run)
-        state = modes.run_training(run)
-    else:
-        with Checkpoints(run.workdir, keep=None) as checkpoints:
-            state = checkpoints.restore(run.like, args.step)
+        with modes.alone(run):
+            modes.announce(run)
+            with preemption.held():
+                state = modes.run_training(run, preemption.due)
+            modes.run_evaluation(run, state, preemption.due)
+        return
+    with Checkpoints(run.workdir, keep=None) as checkpoints:
+        state = checkpoints.restore(run.like, args.step)
     if args.mode == "probe":
-        modes.run_probe(run, state)
+        modes.run_probe(run, state, preemption.due)
     elif args.mode == "suggest-k":
-        modes.run_suggest_k(run, state, ks)
+        modes.run_suggest_k(run, state, ks, preemption.due)
     else:
-        modes.run_evaluation(run, state)
+        modes.run_evaluation(run, state, preemption.due)
 
 
 def cli(argv: list[str] | None = None) -> int:
@@ -115,15 +128,36 @@ def cli(argv: list[str] | None = None) -> int:
     absl.logging.set_verbosity(absl.logging.ERROR)  # the libraries' chatter is not for our users
     try:
         main(argv)
-    except (ConfigError, RunError) as e:
-        if "--debug" in argv:
-            traceback.print_exc()
-        print(f"jaxclust: {e}", file=sys.stderr)
-        return 2 if isinstance(e, ConfigError) else 1
+    except Preempted:
+        print("jaxclust: stopped as asked; the same command goes on from here", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt:
-        print("jaxclust: interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
-        return 130
+        return _end(130, "interrupted; the same command resumes from the newest checkpoint")
+    except ConfigError as e:
+        return _end(2, e, "--debug" in argv)
+    except RunError as e:
+        return _end(1, e, "--debug" in argv)
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        return _end(1, f"{e.strerror} while writing {e.filename}; make room, and give the same command again")
+    except jax.errors.JaxRuntimeError as e:
+        if not jax.distributed.is_initialized():
+            raise
+        what = str(e).splitlines()[0]
+        return _end(
+            1, f"the processes have lost each other ({what}); the same command resumes from the newest checkpoint"
+        )
     return 0
+
+
+def _end(code: int, sentence: Exception | str, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"jaxclust: {sentence}", file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        os._exit(code)  # a proper exit would wait for the other processes, who may wait for this one
+    return code
 
 
 if __name__ == "__main__":

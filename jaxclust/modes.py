@@ -1,8 +1,10 @@
 """What each `--mode` does with a run that `build` has made."""
 
+import contextlib
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,8 +15,9 @@ from jaxclust.build import Run, feeds
 from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError
 from jaxclust.feed import Feed
-from jaxclust.files import write_atomically, write_csv, write_json
+from jaxclust.files import locked, write_atomically, write_csv, write_json
 from jaxclust.log import Log
+from jaxclust.preemption import Due, never
 from jaxclust.types import Prediction, State
 
 PACKAGES = (
@@ -29,8 +32,34 @@ PACKAGES = (
 )
 
 
+@contextlib.contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Keeps other runs out of the workdir.
+
+    Raises:
+      ConfigError: one is at work there.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(run.workdir / ".lock"))
+        except BlockingIOError as e:
+            raise ConfigError(
+                f"another run is at work in {run.workdir} ({e.strerror}); wait for it, or give another --workdir"
+            ) from e
+        except OSError as e:
+            print(
+                f"warning: {run.workdir} cannot be locked ({e.strerror}), so start no second run in it", file=sys.stderr
+            )
+        yield
+
+
 def announce(run: Run) -> None:
     """Prints the config, package versions and devices, and keeps them beside the run."""
+    if jax.process_index() != 0:
+        return
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
     about = {"jaxclust": __version__, "python": platform.python_version(), **versions, "devices": devices}
@@ -40,33 +69,37 @@ def announce(run: Run) -> None:
     print(f"{len(devices)} device{'s' * (len(devices) > 1)}: {', '.join(devices)}", flush=True)
 
 
-def run_training(run: Run) -> State:
-    """Trains to the end, from the newest checkpoint where there is one."""
+def run_training(run: Run, due: Due = never) -> State:
+    """Trains to the end, from the newest checkpoint where there is one.
+
+    Raises:
+      Preempted: it was due to stop, and the state is saved.
+    """
     with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:
-        if checkpoints.steps:
-            state = checkpoints.restore(run.like)
-            print(f"resuming from step {checkpoints.steps[-1]} in {run.workdir}", flush=True)
-        else:
-            state = run.init()
-        for name in set(run.plan.method.refits) - {stage.todo.refit for stage in run.plan.stages}:
-            print(
-                f"note: {run.train.epochs} epochs end before the {name} are fitted, so the clusters stay untrained",
-                file=sys.stderr,
-            )
-        write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
-        write_json(run.workdir / "data.json", {name: source.fingerprint() for name, source in run.sources.items()})
-        _report_skipped(run)
-        last = run.plan.stages[-1]
+        state = checkpoints.restore(run.like) if checkpoints.steps else run.init()
+        step, last = int(state.step), run.plan.stages[-1]
+        lead = jax.process_index() == 0
+        if lead:
+            if step:
+                print(f"resuming from step {step} in {run.workdir}", flush=True)
+            for name in set(run.plan.method.refits) - {stage.todo.refit for stage in run.plan.stages}:
+                print(
+                    f"note: {run.train.epochs} epochs end before the {name} are fitted, so the clusters stay untrained",
+                    file=sys.stderr,
+                )
+            write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
+            write_json(run.workdir / "data.json", {name: source.fingerprint() for name, source in run.sources.items()})
+            _report_skipped(run)
         with Log(
             run.workdir,
-            step=int(state.step),
+            step=step,
             steps=last.start + last.steps,
             epochs=run.train.epochs,
             images=run.train.batch_size,
             every=run.train.log_every,
-            write=jax.process_index() == 0,
+            write=lead,
         ) as log:
-            return train.run(state, run.plan, feeds(run), checkpoints, log)
+            return train.run(state, run.plan, feeds(run), checkpoints, log, due)
 
 
 def _report_skipped(run: Run) -> None:
@@ -78,15 +111,15 @@ def _report_skipped(run: Run) -> None:
         print(f"left out {len(skipped):,} of the files found; {path} says which and why", flush=True)
 
 
-def run_evaluation(run: Run, state: State) -> None:
+def run_evaluation(run: Run, state: State, due: Due = never) -> None:
     """Scores `state`, prints the table and writes `scores.json`."""
     source, method, feed = run.sources["train"], run.plan.method, feeds(run)["train"]
     view, paper_view = run.eval.view, run.eval.paper_view
     how = (source, run.config.clusters, run.config.seed, run.eval.restarts)
-    prediction = _predict(run, state, feed, view)
+    prediction = _predict(run, state, feed, view, due)
     scores = rows = evaluate.score(prediction, *how)
     if paper_view != view:
-        shown = _predict(run, state, feed, paper_view)
+        shown = _predict(run, state, feed, paper_view, due)
         rows = {name: evaluate.row(name, shown, *how) for name in set(method.reported.values())}
     paper = {name: rows[row] for name, row in method.reported.items()}
     if jax.process_index() == 0:
@@ -99,9 +132,9 @@ def run_evaluation(run: Run, state: State) -> None:
         print(evaluate.table(scores, paper), flush=True)
 
 
-def run_probe(run: Run, state: State) -> None:
+def run_probe(run: Run, state: State, due: Due = never) -> None:
     """Trains a linear classifier on the frozen features of `state`, prints its accuracy and writes `probe.json`."""
-    name, x = next(iter(_predict(run, state, feeds(run)["train"], run.eval.view).embeddings.items()))
+    name, x = next(iter(_predict(run, state, feeds(run)["train"], run.eval.view, due).embeddings.items()))
     held_out, seed = run.eval.held_out, run.config.seed
     scores = probe.score(x, run.sources["train"].labels, held_out, seed)
     if jax.process_index() == 0:
@@ -114,9 +147,9 @@ def run_probe(run: Run, state: State) -> None:
         )
 
 
-def _predict(run: Run, state: State, feed: Feed, view: str) -> Prediction:
+def _predict(run: Run, state: State, feed: Feed, view: str, due: Due) -> Prediction:
     """The method's prediction of every image of `feed`, shown through the policy `view`."""
-    return evaluate.embed(state, run.plan.method, run.plan.views[view], feed, run.plan.mesh, run.eval.batch_size)
+    return evaluate.embed(state, run.plan.method, run.plan.views[view], feed, run.plan.mesh, run.eval.batch_size, due)
 
 
 def range_of(text: str | None) -> range:
@@ -140,12 +173,12 @@ def run_prepare(settings: data.Settings, origin: Path | None) -> None:
     prepare.prepare(settings.name, data.records.directory(settings.dir), origin)
 
 
-def run_suggest_k(run: Run, state: State, ks: range) -> None:
+def run_suggest_k(run: Run, state: State, ks: range, due: Due = never) -> None:
     """Says how many clusters the embeddings of `state` speak for; writes `suggest_k.json` and `suggest_k.png`."""
     from jaxclust import suggest_k  # these are slow to import, and training needs neither
     from jaxclust.suggest_k import curves
 
-    embeddings = _predict(run, state, feeds(run)["train"], run.eval.view).embeddings
+    embeddings = _predict(run, state, feeds(run)["train"], run.eval.view, due).embeddings
     tables = {name: suggest_k.score(x, ks, run.config.seed) for name, x in embeddings.items()}
     name = suggest_k.clearest(tables)
     table = tables[name]

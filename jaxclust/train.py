@@ -9,6 +9,7 @@ All randomness comes from `State.key`, by the name of a stream and the step; so 
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,8 @@ from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError
 from jaxclust.feed import Chunk, Feed, epoch_order
 from jaxclust.log import Log
-from jaxclust.types import Array, Batch, DataSpec, Method, Pass, Refit, State, Task
+from jaxclust.preemption import Due, Preempted, never
+from jaxclust.types import Array, Batch, DataSpec, Method, Out, Pass, Refit, State, Task
 from jaxclust.views import View
 
 
@@ -30,12 +32,17 @@ from jaxclust.views import View
 class Settings:
     epochs: int
     batch_size: int  # over all devices
+    accumulate: int  # parts that a step takes its batch in, one after another; 1 is the whole batch at once
     log_every: int  # steps between records of the scalars
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
                 raise ConfigError(f"train.{field.name} is {getattr(self, field.name)}; it must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"train.accumulate is {self.accumulate}, which does not divide train.batch_size, {self.batch_size}"
+            )
 
 
 def stream(key: Array, name: str, *counters) -> Array:
@@ -62,23 +69,53 @@ def augment(view: View, key: Array, ids: Array, images: Array) -> Array:
 
 
 def make_step(
-    task: Task, views: Mapping[str, View], optimizer: optax.GradientTransformation
+    task: Task, views: Mapping[str, View], optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> Callable[[State, Chunk], tuple[State, Mapping[str, Array]]]:
-    """The training step of `task` as a pure function (State, Chunk) -> (State, metrics), not yet compiled."""
+    """The training step of `task` as a pure function (State, Chunk) -> (State, metrics), not yet compiled.
 
-    def step(state: State, chunk: Chunk):
-        images = chunk.images
+    Args:
+      task: its loss must be `separable` to accumulate.
+      views: by policy.
+      optimizer: what is done with the gradient.
+      accumulate: equal parts that the batch is taken in, one after another, so that the activations of one alone
+        lie in memory. Gradients and metrics are averaged, "sizes" are summed. Batch normalisation sees a part at a
+        time, and its running statistics move with each, so the result is not that of the whole batch at once.
+    """
+
+    def gradient(state: State, ids: Array, images: Array, *part):
         made = {}
         for name in sorted(set(task.views)):
             # Views of one policy are made by one program: it is most of what there is to compile.
             keys = {v: stream(state.key, "views", state.step, v) for v, n in enumerate(task.views) if n == name}
-            make = jax.vmap(lambda key, view=views[name]: augment(view, key, chunk.ids, images))
+            make = jax.vmap(lambda key, view=views[name]: augment(view, key, ids, images))
             made |= zip(keys, make(jnp.stack([*keys.values()])))
-        batch = Batch(chunk.ids, tuple(made[v] for v in range(len(task.views))), state.step)
+        batch = Batch(ids, tuple(made[v] for v in range(len(task.views))), state.step)
         loss = lambda params: task.loss(  # noqa: E731
-            params, state.stats, state.memory, batch, stream(state.key, "loss", state.step)
+            params, state.stats, state.memory, batch, stream(state.key, "loss", state.step, *part)
         )
-        grads, out = jax.grad(loss, has_aux=True)(state.params)
+        return jax.grad(loss, has_aux=True)(state.params)
+
+    def accumulated(state: State, ids: Array, images: Array):
+        def split(x):  # [B, ...] -> [A, B / A, ...]: every A-th row, so that a device's rows stay on it
+            return jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0)
+
+        def join(x):  # back into the batch's order
+            return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+        def add(so_far, part):
+            stats, total = so_far
+            number, ids, images = part
+            grads, out = gradient(state.replace(stats=stats), ids, images, number)
+            return (out.stats, jax.tree.map(jnp.add, total, grads)), (out.carry, out.metrics)
+
+        start = state.stats, jax.tree.map(jnp.zeros_like, state.params)
+        parts = jnp.arange(accumulate), split(ids), split(images)
+        (stats, total), (carry, metrics) = jax.lax.scan(add, start, parts)
+        metrics = {name: jnp.sum(m, 0) if name == "sizes" else jnp.mean(m, 0) for name, m in metrics.items()}
+        return jax.tree.map(lambda g: g / accumulate, total), Out(stats, jax.tree.map(join, carry), metrics)
+
+    def step(state: State, chunk: Chunk):
+        grads, out = (accumulated if accumulate > 1 else gradient)(state, chunk.ids, chunk.images)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         memory = task.commit(params, state.memory, chunk.ids, out.carry)
@@ -127,10 +164,13 @@ class Plan(NamedTuple):
     mesh: Mesh
     seed: int  # decides the order of the images
     batch_size: int  # over all devices
+    accumulate: int  # parts of a batch
     save_every: int  # epochs
 
 
-def run(state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkpoints, log: Log) -> State:
+def run(
+    state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkpoints, log: Log, due: Due = never
+) -> State:
     """Trains from `state` to the end of the plan, and saves the last state.
 
     Where `state` lies inside a pass, the pass goes on at its next batch; a refit belongs to the moment before
@@ -142,13 +182,19 @@ def run(state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkp
       feeds: the splits' images.
       checkpoints: where to save.
       log: takes the metrics.
+      due: asked after every batch.
 
     Raises:
       RunError: a metric is not finite; the checkpoints from before it are kept.
+      Preempted: it was due to stop, and the state is saved.
     """
     whole = sharding.replicated(plan.mesh)
     steps = {
-        name: jax.jit(make_step(task, plan.views, plan.optimizer), donate_argnums=0, out_shardings=(whole, whole))
+        name: jax.jit(
+            make_step(task, plan.views, plan.optimizer, plan.accumulate),
+            donate_argnums=0,
+            out_shardings=(whole, whole),
+        )
         for name, task in plan.method.tasks.items()
     }
     done = int(state.step)
@@ -158,7 +204,11 @@ def run(state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkp
         feed, todo = feeds[stage.todo.split], stage.todo
         if todo.refit and done <= stage.start:
             log.say(f"epoch {stage.epoch + 1}: {todo.refit} from a sweep over the split {todo.split}")
-            state = refit(state, plan, plan.method.refits[todo.refit], feed)
+            try:
+                state = refit(state, plan, plan.method.refits[todo.refit], feed, due)
+            except Preempted:  # the whole refit will be done again
+                _save(state, checkpoints, log)
+                raise
         order = epoch_order(plan.seed, stage.epoch, stage.part, len(feed), plan.batch_size)
         skip = max(done - stage.start, 0)
         # Nothing may cross between host and devices unasked: one stray transfer a step halves a GPU's speed.
@@ -166,16 +216,27 @@ def run(state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkp
             for i, chunk in enumerate(feed.batches(order[skip:]), start=stage.start + skip + 1):
                 state, metrics = steps[todo.task](state, chunk)
                 log.push(i, stage.epoch, metrics)
+                if due():
+                    with jax.transfer_guard("allow"):
+                        _save(state, checkpoints, log)
+                    raise Preempted
         if stage.last and (stage.epoch + 1) % plan.save_every == 0:
-            log.drain()
-            checkpoints.save(state)
-    log.drain()
-    checkpoints.save(state)
+            _save(state, checkpoints, log)
+    _save(state, checkpoints, log)
     return state
 
 
-def refit(state: State, plan: Plan, todo: Refit, feed: Feed) -> State:
-    """Embeds a split, or a sample of it, and lets the method rewrite its parameters and memory from it."""
+def _save(state: State, checkpoints: Checkpoints, log: Log) -> None:
+    log.drain()  # so that what is saved is known to be finite
+    checkpoints.save(state)
+
+
+def refit(state: State, plan: Plan, todo: Refit, feed: Feed, due: Due = never) -> State:
+    """Embeds a split, or a sample of it, and lets the method rewrite its parameters and memory from it.
+
+    Raises:
+      Preempted: it was due to stop; nothing is rewritten.
+    """
     whole = sharding.replicated(plan.mesh)
 
     @jax.jit
@@ -184,7 +245,7 @@ def refit(state: State, plan: Plan, todo: Refit, feed: Feed) -> State:
         h = todo.embed(state.params, state.stats, state.memory, x, stream(state.key, "refit embed", state.step))
         return jax.lax.with_sharding_constraint(h, whole)
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=(whole, whole))
     def update(state: State, h: Array):
         return todo.update(state.params, state.memory, h, stream(state.key, "refit", state.step))
 
@@ -194,7 +255,6 @@ def refit(state: State, plan: Plan, todo: Refit, feed: Feed) -> State:
             stream(state.key, "refit sample", state.step), len(feed), (todo.sample,), replace=False
         )
         rows = np.sort(jax.device_get(rows)).astype(np.int32)
-    h = feed.sweep(lambda chunk: embed(state, chunk), plan.batch_size, rows)
+    h = feed.sweep(lambda chunk: embed(state, chunk), plan.batch_size, due, rows)
     params, memory = update(state, sharding.put(h, whole))
-    params, memory = jax.device_put((params, memory), whole)
     return state.replace(params=params, memory=memory)

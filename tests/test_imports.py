@@ -11,9 +11,9 @@ import jaxclust
 
 PACKAGE = Path(jaxclust.__path__[0])
 RANKS = [
-    {"types", "files"},
+    {"types", "files", "preemption"},
     {"config", "nets", "losses", "assign", "sharding", "watch"},
-    {"methods", "data", "builders", "views", "optim", "checkpoint", "metrics", "log"},
+    {"methods", "data", "builders", "views", "optim", "checkpoint", "metrics", "log", "distributed"},
     {"feed"},
     {"train", "evaluate", "probe", "suggest_k", "prepare"},
     {"build"},

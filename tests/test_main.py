@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, config_of
 from PIL import Image
 
-from jaxclust import build, checkpoint, log, main, modes, optim, probe
+from jaxclust import build, checkpoint, config, log, main, modes, optim, probe
 
 DIGITS = str(config_of("anchor"))
 
@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small
     run = small_run(DIGITS, tmp_path, overrides={"train.epochs": "20"})
     diverging = optim.make(optim.Settings("adam", 1e30, 0.9, 0.0, "constant", 0.0), 40, 2)
     run = run._replace(plan=run.plan._replace(optimizer=diverging))
-    with pytest.raises(log.RunError, match=r"instance became nan at step \d+ \(epoch \d+\)"):
+    with pytest.raises(config.RunError, match=r"instance became nan at step \d+ \(epoch \d+\)"):
         modes.run_training(run)
     with checkpoint.Checkpoints(tmp_path, keep=None) as checkpoints:
         state = checkpoints.restore(run.like)
