@@ -40,7 +40,7 @@ def get_config():
             ),
             # A shorter run takes larger steps.
             optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
-            train=dict(epochs=65, batch_size=256, log_every=13),
+            train=dict(epochs=65, batch_size=256, accumulate=1, log_every=13),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=2_000),
             checkpoint=dict(every=5, keep=3),
         )

@@ -48,7 +48,7 @@ def get_config():
                 sobel=False,
             ),
             optim=dict(name="sgd", lr=0.05, momentum=0.9, decay=5e-4, schedule=((350, 0.2),), warmup_epochs=0),
-            train=dict(epochs=400, batch_size=128, log_every=52),
+            train=dict(epochs=400, batch_size=128, accumulate=1, log_every=52),
             # Held out is the test split.
             eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=10_000),
             checkpoint=dict(every=5, keep=3),

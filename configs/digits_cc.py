@@ -43,7 +43,7 @@ def get_config():
             ),
             # A shorter run takes larger steps, and ends with small ones.
             optim=dict(name="adam", lr=1e-3, momentum=0.9, decay=0.0, schedule="cosine", warmup_epochs=0),
-            train=dict(epochs=200, batch_size=256, log_every=7),
+            train=dict(epochs=200, batch_size=256, accumulate=1, log_every=7),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=297),
             checkpoint=dict(every=10, keep=3),
         )

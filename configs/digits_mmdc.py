@@ -44,7 +44,7 @@ def get_config():
             ),
             # lr x decay x steps is the paper's, at twice the lr: a twentieth of the steps, ten times the decay.
             optim=dict(name="sgd", lr=0.1, momentum=0.9, decay=5e-3, schedule=((80, 0.1),), warmup_epochs=0),
-            train=dict(epochs=100, batch_size=128, log_every=14),
+            train=dict(epochs=100, batch_size=128, accumulate=1, log_every=14),
             eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=297),
             checkpoint=dict(every=50, keep=3),
         )

@@ -46,7 +46,7 @@ def get_config():
                 init_sample=1_000,  # an untrained network's centres need no more, and a sweep over all images is slow
             ),
             optim=dict(name="adam", lr=3e-4, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
-            train=dict(epochs=1000, batch_size=128, log_every=50),
+            train=dict(epochs=1000, batch_size=128, accumulate=1, log_every=50),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=3_900),  # a fifth
             checkpoint=dict(every=5, keep=3),
         )

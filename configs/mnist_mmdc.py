@@ -44,7 +44,7 @@ def get_config():
                 sobel=False,
             ),
             optim=dict(name="sgd", lr=0.05, momentum=0.9, decay=5e-4, schedule=((40, 0.1),), warmup_epochs=0),
-            train=dict(epochs=50, batch_size=128, log_every=50),
+            train=dict(epochs=50, batch_size=128, accumulate=1, log_every=50),
             # Held out is the test split.
             eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=10_000),
             checkpoint=dict(every=5, keep=3),

@@ -57,7 +57,7 @@ def get_config():
                 aggregate="soft",
             ),
             optim=dict(name="adam", lr=3e-3, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
-            train=dict(epochs=1000, batch_size=320, log_every=50),  # 32 K
+            train=dict(epochs=1000, batch_size=320, accumulate=1, log_every=50),  # 32 K
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=8_000),  # the test split
             checkpoint=dict(every=5, keep=3),
         )

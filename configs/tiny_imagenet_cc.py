@@ -40,7 +40,7 @@ def get_config():
                 instance_split="",
             ),
             optim=dict(name="adam", lr=3e-4, momentum=0.9, decay=0.0, schedule="constant", warmup_epochs=0),
-            train=dict(epochs=1000, batch_size=256, log_every=50),
+            train=dict(epochs=1000, batch_size=256, accumulate=1, log_every=50),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=20_000),  # a fifth
             checkpoint=dict(every=5, keep=3),
         )

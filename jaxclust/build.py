@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxclust import checkpoint, config, data, evaluate, methods, optim, probe, sharding, train, views
 from jaxclust.config import ConfigError, hint, settings
 from jaxclust.feed import Feed
-from jaxclust.types import DataSpec, State
+from jaxclust.types import DataSpec, Method, State
 
 
 class Run(NamedTuple):
@@ -43,10 +43,10 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     name = cfg.method.get("name")
     if name not in methods_known:
         raise ConfigError(f"method.name is {name!r}{hint(str(name), methods_known)}")
+    train_s = settings(train.Settings, cfg.train, "train")  # methods read it too
     method = importlib.import_module(f"jaxclust.methods.{name}").make(cfg)
 
     data_s = settings(data.Settings, cfg.data, "data")
-    train_s = settings(train.Settings, cfg.train, "train")
     eval_s = settings(evaluate.Settings, cfg.eval, "eval")
     optim_s = settings(optim.Settings, cfg.optim, "optim")
     checkpoint_s = settings(checkpoint.Settings, cfg.checkpoint, "checkpoint")
@@ -63,14 +63,16 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     _check_same_images(workdir, sources)
     examples = {split: len(source.images) for split, source in sources.items()}
     mesh = sharding.make_mesh()
-    _check_sizes(cfg.clusters, train_s.batch_size, examples, mesh.size)
+    _check_sizes(cfg.clusters, train_s, examples, mesh.size)
     if args.mode == "probe":
         probe.check(sources["train"], eval_s.held_out)
 
     stages = tuple(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
+    _check_separable(method, stages, train_s.accumulate)
     per_epoch = sum(stage.steps for stage in stages if stage.epoch == 0)
     optimizer = optim.make(optim_s, stages[-1].start + stages[-1].steps, per_epoch)
-    plan = train.Plan(method, policies, optimizer, stages, mesh, cfg.seed, train_s.batch_size, checkpoint_s.every)
+    how = cfg.seed, train_s.batch_size, train_s.accumulate, checkpoint_s.every
+    plan = train.Plan(method, policies, optimizer, stages, mesh, *how)
     spec = DataSpec(examples["train"], data_s.size, sources["train"].images.shape[-1])
     whole = sharding.replicated(mesh)
     init = jax.jit(lambda: train.init_state(method, spec, optimizer, cfg.seed), out_shardings=whole)
@@ -138,16 +140,28 @@ def _check_same_images(workdir: Path, sources: dict[str, data.Source]) -> None:
             )
 
 
-def _check_sizes(clusters: int, batch_size: int, examples: dict[str, int], devices: int) -> None:
+def _check_sizes(clusters: int, train_s: train.Settings, examples: dict[str, int], devices: int) -> None:
+    batch_size, parts = train_s.batch_size, train_s.accumulate
     if clusters > examples["train"]:
         raise ConfigError(f"clusters is {clusters}, but there are only {examples['train']} images")
     for split, n in examples.items():
         if batch_size > n:
             raise ConfigError(f"train.batch_size is {batch_size}, but the split {split} has only {n} images")
-    if batch_size % devices:
+    if batch_size % (devices * parts):
+        among = f"{devices} devices" + f" times train.accumulate, {parts}" * (parts > 1)
         raise ConfigError(
-            f"train.batch_size is {batch_size}, which is not divisible by the {devices} devices; "
-            f"the nearest that is: {max(round(batch_size / devices), 1) * devices}"
+            f"train.batch_size is {batch_size}, which is not divisible by the {among}; "
+            f"the nearest that is: {max(round(batch_size / (devices * parts)), 1) * devices * parts}"
+        )
+
+
+def _check_separable(method: Method, stages: tuple[train.Stage, ...], accumulate: int) -> None:
+    whole = sorted({stage.todo.task for stage in stages if not method.tasks[stage.todo.task].separable})
+    if accumulate > 1 and whole:
+        raise ConfigError(
+            f"train.accumulate is {accumulate}, but the loss of the task {whole[0]} compares all images of a batch and "
+            f"cannot be taken in parts; set it to 1, and to save memory set net.remat=True, net.dtype=bfloat16 or a "
+            f"smaller train.batch_size"
         )
 
 

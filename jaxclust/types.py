@@ -67,6 +67,9 @@ class Task(NamedTuple):
     # forward and back, "forward" has batch statistics and no gradient, "predict" running statistics and no gradient.
     # Empty stands for a "gradient" for each view. Only `bench` reads it, to say what a step costs beyond that.
     backbone_passes: tuple[tuple[Literal["gradient", "forward", "predict"], int], ...] = ()
+    # The loss is a mean over images, or over groups of them, so that a batch may be taken a part at a time
+    # (`train.accumulate`). Arrays in its carry then have a leading axis of images.
+    separable: bool = False
 
 
 class Refit(NamedTuple):

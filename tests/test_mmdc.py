@@ -248,7 +248,7 @@ def test_linear_layers_start_small():
         ({"means": "two_hot"}, "method.means is 'two_hot'; choose one of one_hot, random, none"),
         ({"assignment": False}, "method.assignment and method.rotation are both False"),
         ({"group": 0}, "method.group is 0; it must be at least 1"),
-        ({"group": 9}, "method.group is 9, which does not divide train.batch_size, 24"),
+        ({"group": 9}, "method.group is 9, which does not divide train.batch_size / train.accumulate, 24"),
         ({"dim": 5}, "method.dim is 5; one-hot means have 4 entries"),
         ({"sigma": -1.0}, "method.sigma is -1.0; it must not be negative"),
         ({"refine_epoch": -1}, "method.refine_epoch is -1; it must not be negative"),

@@ -74,12 +74,15 @@ class Settings:
 def make(config: Mapping[str, Any]) -> Method:
     s: Settings = settings(Settings, config["method"], "method")
     f = nets.backbone(settings(nets.Settings, config["net"], "net"), nets.kaiming_fan_in)
-    clusters, epochs, batch_size = config["clusters"], config["train"]["epochs"], config["train"]["batch_size"]
+    clusters, epochs = config["clusters"], config["train"]["epochs"]
+    images = config["train"]["batch_size"] // config["train"]["accumulate"]  # that a loss sees at once
     d = s.dim or clusters
     clustered = s.assignment and s.means != "none"
     refined = s.assignment and s.refine_epoch < epochs
-    if s.assignment and batch_size % s.group:
-        raise ConfigError(f"method.group is {s.group}, which does not divide train.batch_size, {batch_size}")
+    if s.assignment and images % s.group:
+        raise ConfigError(
+            f"method.group is {s.group}, which does not divide train.batch_size / train.accumulate, {images}"
+        )
     if s.means == "one_hot" and d != clusters:
         raise ConfigError(f"method.dim is {d}; one-hot means have {clusters} entries, as many as clusters: set it to 0")
     if refined and not clustered:
@@ -207,11 +210,12 @@ def make(config: Mapping[str, Any]) -> Method:
     centre, augmented = s.views
     tasks = {}
     if s.rotation:
-        tasks["rotation"] = Task((s.rotation_view,) * 4, rotation, keep_memory, (("gradient", 4),))
+        tasks["rotation"] = Task((s.rotation_view,) * 4, rotation, keep_memory, (("gradient", 4),), separable=True)
     if s.assignment:
-        tasks["assignment"] = Task((centre, augmented), assignment, remember, (("predict", 1), ("gradient", 1)))
+        passes = ("predict", 1), ("gradient", 1)
+        tasks["assignment"] = Task((centre, augmented), assignment, remember, passes, separable=True)
     if refined:
-        tasks["refine"] = Task((augmented,), refine, keep_memory)
+        tasks["refine"] = Task((augmented,), refine, keep_memory, separable=True)
     reported = {"cluster assignment (nearest mean)": "cluster"} if clustered else {}
     return Method(
         init=init,
