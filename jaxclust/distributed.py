@@ -8,15 +8,17 @@ JAX's distributed runtime does the rest: process 0 opens the coordinator's port,
 talk to each other through NCCL on GPUs and gloo on CPUs.
 """
 
+import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 
-from jaxclust.config import ConfigError
+from jaxclust.config import ConfigError, RunError
 
 TIMEOUT = 300  # seconds that processes wait for each other at the start: machines may still be fetching their images
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead, and the others end
@@ -65,38 +67,70 @@ def find(coordinator: str | None, count: int | None, index: int | None, env: Map
 def join(processes: Processes, env: Mapping[str, str]) -> None:
     """Joins the other processes; from here on `jax.devices()` are those of all of them.
 
+    Where they do not come together within `TIMEOUT` seconds, this process ends with a sentence and exit code 1.
+
     Raises:
-      ConfigError: they cannot come together within `TIMEOUT` seconds.
+      ConfigError: see `devices`.
+      RunError: the coordinator's port cannot be opened.
     """
-    where = processes.coordinator
-    print(
-        f"process {processes.index} of {processes.count}, by way of {where}; waiting up to {TIMEOUT} s for the others",
-        file=sys.stderr,
-        flush=True,
-    )
+    index, count, where = processes.index, processes.count, processes.coordinator
+    print(f"process {index} of {count}, by way of {where}; waits up to {TIMEOUT} s for the others", file=sys.stderr)
+    local = devices(processes, env.get("CUDA_VISIBLE_DEVICES"))
+    # JAX would end the process itself, with a stack trace of C++.
+    late = threading.Timer(TIMEOUT, _give_up, [processes])
+    late.daemon = True
+    late.start()
     try:
-        _resolve(where)
+        _wait_for_name(where)
+        if index == 0:
+            _try_port(processes.bind or where)
         jax.distributed.initialize(
             where,
-            processes.count,
-            processes.index,
-            local_device_ids=devices(processes, env.get("CUDA_VISIBLE_DEVICES")),
+            count,
+            index,
+            local_device_ids=local,
             cluster_detection_method="deactivate",  # found above, and another answer would be a surprise
-            initialization_timeout=TIMEOUT,
+            initialization_timeout=2 * TIMEOUT,
             coordinator_bind_address=processes.bind or where,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=FAREWELL,
         )
-    except (RuntimeError, OSError) as e:
-        what = (
-            f"process 0 cannot listen at {processes.bind or where}, or not all {processes.count} processes came"
-            if processes.index == 0
-            else f"process {processes.index} found no process 0 at {where}, or not all {processes.count} came"
-        )
-        raise ConfigError(
-            f"{what} within {TIMEOUT} s ({str(e).splitlines()[0]}); check the coordinator's address and port, and "
-            f"that every process was started"
+    finally:
+        late.cancel()
+
+
+def _wait_for_name(address: str) -> None:
+    """Waits until the name of the host is known: that of a pod is not yet when the others start."""
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            socket.getaddrinfo(host.strip("[]"), int(port))
+            return
+        except socket.gaierror:
+            time.sleep(1)
+
+
+def _try_port(address: str) -> None:
+    """Opens and closes a port: JAX crashes now and then where it cannot."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        socket.create_server((host, int(port)), family=socket.getaddrinfo(host, None)[0][0]).close()
+    except OSError as e:
+        raise RunError(
+            f"process 0 cannot listen at {address} ({e.strerror}); give an address of its machine and a free port"
         ) from e
+
+
+def _give_up(processes: Processes) -> None:
+    found = "not all came to process 0" if processes.index == 0 else "nobody answered there, or not all came"
+    print(
+        f"jaxclust: the {processes.count} processes did not meet at {processes.coordinator} within {TIMEOUT} s: "
+        f"{found}; check the coordinator's address and port, and that every process was started",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def devices(processes: Processes, visible: str | None) -> list[int] | None:
@@ -168,20 +202,6 @@ def _checked(processes: Processes, source: str) -> Processes:
             f"{source} number this process {processes.index} of {processes.count}; it must be from 0 to one less"
         )
     return processes
-
-
-def _resolve(address: str) -> None:
-    """Waits until the name of the host is known: that of a pod is not yet when the others start."""
-    host, _, port = address.rpartition(":")
-    end = time.monotonic() + TIMEOUT
-    while True:
-        try:
-            socket.getaddrinfo(host.strip("[]"), int(port))
-            return
-        except socket.gaierror as e:
-            if time.monotonic() > end:
-                raise OSError(f"the name {host} is unknown: {e.strerror}") from e
-        time.sleep(1)
 
 
 def _is_loopback(host: str) -> bool:

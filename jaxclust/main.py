@@ -129,7 +129,8 @@ def cli(argv: list[str] | None = None) -> int:
     try:
         main(argv)
     except Preempted:
-        print("jaxclust: stopped as asked; the same command goes on from here", file=sys.stderr)
+        if jax.process_index() == 0:
+            print("jaxclust: stopped as asked; the same command goes on from here", file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         return _end(130, "interrupted; the same command resumes from the newest checkpoint")
