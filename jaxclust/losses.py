@@ -39,12 +39,13 @@ def nt_xent(z1: Array, z2: Array, tau: float, self_term: bool = False) -> Array:
     Returns:
       f32[], the mean over the 2N rows.
     """
-    n = z1.shape[0]
-    z = normalise(jnp.concatenate([z1, z2]))  # f32[2N, D]
+    n, d = z1.shape
+    pairs = normalise(jnp.stack([z1, z2], axis=1))  # f32[N, 2, D]: one after the other, rows would change their devices
+    z = pairs.reshape(2 * n, d)
     sim = jnp.matmul(z, z.T, precision=HIGHEST) / tau  # f32[2N, 2N]
     if not self_term:
         sim = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, sim)
-    positive = jnp.sum(z[:n] * z[n:], axis=-1) / tau  # f32[N], the same for both directions
+    positive = jnp.sum(pairs[:, 0] * pairs[:, 1], axis=-1) / tau  # f32[N], the same for both directions
     return jnp.mean(jax.nn.logsumexp(sim, axis=-1)) - jnp.mean(positive)
 
 
