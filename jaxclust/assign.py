@@ -170,9 +170,10 @@ def transport(cost: Array, labels: Array) -> Array:
     mesh = jax.typeof(cost).sharding.mesh
     if mesh.empty:
         return solve(cost, labels)
-    # Left to itself XLA divides a problem over the devices, and they wait for each other in every iteration.
-    whole = PartitionSpec()
-    return jax.shard_map(solve, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)(cost, labels)
+    # Left to itself XLA divides a problem over the devices, and they wait for each other in every iteration. So each
+    # device solves problems of its own, or all of them where they cannot be shared out alike.
+    over = PartitionSpec(mesh.axis_names if len(cost) % mesh.size == 0 else None)
+    return jax.shard_map(solve, mesh=mesh, in_specs=over, out_specs=over, check_vma=False)(cost, labels)
 
 
 def _transport(cost: Array, labels: Array) -> Array:

@@ -183,6 +183,6 @@ def test_transport_is_the_same_on_eight_devices_and_they_do_not_wait_for_each_ot
     loops = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
     computations = {re.match(r"(?:ENTRY )?%?([\w.\-]+)", c)[1]: c for c in re.split(r"\n(?=%|ENTRY)", text)}
     assert loops <= computations.keys()
-    assert "all-gather" in text
+    assert ("all-gather" in text) == (groups == 2)  # eight problems lie on their devices already
     for name in loops:
         assert not re.search("all-(reduce|gather|to-all)|collective|reduce-scatter", computations[name]), name
