@@ -1,12 +1,14 @@
 """What a config costs on this machine.
 
     python -m jaxclust.bench --config=configs/cifar10_anchor.py --config.train.batch_size=8 --json=bench.json
+    python -m jaxclust.bench --scaling --config=configs/cifar10_anchor.py
     python -m jaxclust.bench --folder=100000
 
 The first prints, for each task of the method, the time of a whole step beside the bare passes of its backbone that
 the step needs (`Task.backbone_passes`; in turn, in one run), the augmentation's rate beside Pillow's with a process
 per core, what decoding and reading cost, the time from a cold start to the first step with and without a compilation
-cache, and memory. The second makes a folder of that many small JPEGs, decodes and streams it, and prints memory.
+cache, and memory. The second prints what each program, compiled for 1 to 8 devices, computes and communicates. The
+third makes a folder of that many small JPEGs, decodes and streams it, and prints memory.
 """
 
 import argparse
@@ -29,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclust import build, main, nets, train
-from jaxclust.bench import pillow, rates
+from jaxclust.bench import pillow, rates, scaling
 from jaxclust.config import ConfigError, settings
 from jaxclust.feed import epoch_order
 from jaxclust.files import write_json
@@ -180,6 +182,7 @@ def bench(argv: list[str]) -> None:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--json", type=Path)
     own.add_argument("--folder", type=int)
+    own.add_argument("--scaling", action="store_true")
     mine, argv = own.parse_known_args(argv)
     if mine.folder:
         results = rates.large_folder(mine.folder)
@@ -189,6 +192,13 @@ def bench(argv: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as workdir:
         args, overrides = main.parse([*argv, f"--workdir={workdir}"])
+        if mine.scaling:
+            scaling.use_virtual_devices()
+            build.use_compilation_cache()
+            results = scaling.table(args, overrides)
+            if mine.json:
+                write_json(mine.json, results)
+            return
         run = build.build(args, overrides)
         results = {"devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()], "steps": {}}
         print(f"{len(jax.devices())} x {results['devices'][0]}, batch {run.train.batch_size}", flush=True)
