@@ -68,6 +68,8 @@ def test_a_step_communicates_only_what_it_must(method, small_run, tmp_path):
     cost = scaling.step(run, TASKS[method], run.plan.mesh, IMAGES)
     assert cost.collectives
     assert [c for origin, c in cost.collectives if origin == "other" or c.looped] == []
+    # Sums and gathered rows; anything else moves rows that could have stayed where they were.
+    assert {c.kind for _, c in cost.collectives} <= {"all-reduce", "all-gather"}
 
     # Each parameter's gradient, once for each view that it comes from; a batch norm's are counted there.
     task = run.plan.method.tasks[TASKS[method]]
