@@ -2,13 +2,15 @@
 
     python -m jaxclust.bench --config=configs/cifar10_anchor.py --config.train.batch_size=8 --json=bench.json
     python -m jaxclust.bench --scaling --config=configs/cifar10_anchor.py
+    python -m jaxclust.bench --memory --config=configs/cifar10_anchor.py
     python -m jaxclust.bench --folder=100000
 
 The first prints, for each task of the method, the time of a whole step beside the bare passes of its backbone that
 the step needs (`Task.backbone_passes`; in turn, in one run), the augmentation's rate beside Pillow's with a process
 per core, what decoding and reading cost, the time from a cold start to the first step with and without a compilation
-cache, and memory. The second prints what each program, compiled for 1 to 8 devices, computes and communicates. The
-third makes a folder of that many small JPEGs, decodes and streams it, and prints memory.
+cache, and memory. The second prints what each program, compiled for 1 to 8 devices, computes and communicates, the
+third what memory each step was compiled to need. The last makes a folder of that many small JPEGs, decodes and streams
+it, and prints memory.
 """
 
 import argparse
@@ -31,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclust import build, main, nets, train
-from jaxclust.bench import pillow, rates, scaling
+from jaxclust.bench import memory, pillow, rates, scaling
 from jaxclust.config import ConfigError, settings
 from jaxclust.feed import epoch_order
 from jaxclust.files import write_json
@@ -165,7 +167,7 @@ def one_step(argv: list[str]) -> None:
     jax.block_until_ready(jax.jit(train.make_step(task, run.plan.views, run.plan.optimizer))(run.init(), chunk))
 
 
-def memory() -> dict[str, float]:
+def peak_memory() -> dict[str, float]:
     """The most memory that this process and its first device have used, MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -183,6 +185,8 @@ def bench(argv: list[str]) -> None:
     own.add_argument("--json", type=Path)
     own.add_argument("--folder", type=int)
     own.add_argument("--scaling", action="store_true")
+    own.add_argument("--memory", action="store_true")
+    own.add_argument("--target", type=Path)
     mine, argv = own.parse_known_args(argv)
     if mine.folder:
         results = rates.large_folder(mine.folder)
@@ -199,6 +203,11 @@ def bench(argv: list[str]) -> None:
             if mine.json:
                 write_json(mine.json, results)
             return
+        if mine.memory:
+            results = memory.table(lambda changes: build.build(args, overrides | changes), mine.target)
+            if mine.json:
+                write_json(mine.json, results)
+            return
         run = build.build(args, overrides)
         results = {"devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()], "steps": {}}
         print(f"{len(jax.devices())} x {results['devices'][0]}, batch {run.train.batch_size}", flush=True)
@@ -207,7 +216,7 @@ def bench(argv: list[str]) -> None:
             ("augmentation", lambda: augmentation(run)),
             ("decoding", lambda: rates.decoding(run)),
             ("feeding", lambda: rates.feeding(run)),
-            ("memory", memory),
+            ("memory", peak_memory),
             ("first_step", lambda: first_step([*argv, f"--workdir={workdir}"])),
         ):
             results[title] = measure()
