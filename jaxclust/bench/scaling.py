@@ -93,7 +93,7 @@ def origin(c: Collective, params: PyTree) -> str:
 
     Args:
       c: of a program of `step`.
-      params: whose gradients are recognised by their shapes.
+      params: by name; a gradient has the shape of one of them.
     """
     scopes = c.name.split("/")[1:-1]
     if "memory" in scopes:
@@ -102,10 +102,12 @@ def origin(c: Collective, params: PyTree) -> str:
         return "other"
     if any(BATCH_NORM.fullmatch(scope) for scope in scopes):
         return "batch norm"
-    of_parameters = {_extents(p.shape) for p in jax.tree.leaves(params)}
+    in_network = any(scope[:1].isupper() for scope in scopes)
+    # Outside of the network only a parameter that is no layer's, such as the centres, has a gradient to be summed.
+    paths = jax.tree.leaves_with_path(params)
+    of_parameters = {_extents(p.shape) for path, p in paths if in_network or len(path) == 1}
     if "transpose(" in c.name and of_parameters.issuperset(map(_extents, c.shapes)):
         return "gradients"
-    in_network = any(scope[:1].isupper() for scope in scopes)
     return "other" if in_network else "losses"
 
 
