@@ -5,6 +5,7 @@ Metrics stay on the device until they are a few steps old, so that reading them 
 
 import collections
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from jaxclust.config import RunError
@@ -45,7 +49,11 @@ class Log:
             path = workdir / "metrics.jsonl"
             _truncate(path, step)
             self._file = path.open("a")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step, flush_secs=10)
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            # Its SummaryWriter writes in a thread, which a full disk ends; then the run would wait for it for ever.
+            self._board = EventsWriter(str(workdir / "tensorboard" / "events"), f".{os.getpid()}.{step}")
+            # TensorBoard then forgets what an earlier run wrote of later steps.
+            self._board.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         self._tty = write and sys.stderr.isatty()
         self._bar = tqdm(
             total=steps,
@@ -124,8 +132,9 @@ class Log:
             record["sizes"] = sizes.astype(int).tolist()
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in mean.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+        values = [value for name, number in mean.items() for value in scalar(f"train/{name}", number).value]
+        self._board.write_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+        self._board.flush()
         said = f"loss {mean['loss']:.3f}, {mean['images_per_second']:,.0f} images/s"
         self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
         self._bar.set_postfix_str(said, refresh=False)

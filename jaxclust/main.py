@@ -141,7 +141,8 @@ def cli(argv: list[str] | None = None) -> int:
     except OSError as e:
         if e.errno not in FULL:
             raise
-        return _end(1, f"{e.strerror} while writing {e.filename}; make room, and give the same command again")
+        where = f" while writing {e.filename}" if e.filename else ""
+        return _end(1, f"{e.strerror}{where}; make room, and give the same command again")
     except jax.errors.JaxRuntimeError as e:
         if not jax.distributed.is_initialized():
             raise
