@@ -32,7 +32,7 @@ from jaxclust.views import View
 class Settings:
     epochs: int
     batch_size: int  # over all devices
-    accumulate: int  # parts that a step takes its batch in, one after another; 1 is the whole batch at once
+    accumulate: int  # parts of a batch, taken one after another; batch normalisation sees one at a time; 1 is no parts
     log_every: int  # steps between records of the scalars
 
     def __post_init__(self):

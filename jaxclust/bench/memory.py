@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
+from jax.extend.core import Var
 from jax.sharding import Mesh
 
 from jaxclust import build, sharding, train
@@ -101,7 +102,7 @@ def kept(run: build.Run, task: Task, images: int) -> int:
 
     traced = jax.make_jaxpr(backward)(run.like, batch).jaxpr
     given = set(traced.invars[: len(jax.tree.leaves(run.like))])
-    arrays = {v for v in traced.outvars if isinstance(v, jax.extend.core.Var)} - given
+    arrays = {v for v in traced.outvars if isinstance(v, Var)} - given
     return sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
 
 
