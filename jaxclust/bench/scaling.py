@@ -2,7 +2,7 @@
 
 Nothing runs, so virtual CPU devices do: what must be communicated is decided before a backend has its turn. In one
 respect backends differ. A parameter that several views pass through has a gradient from each, and the CPU's compiler
-sums each over the devices; XLA's compiler for GPUs has a pass that adds them up first ("all-reduce-reassociate").
+sums each over the devices; the one for GPUs adds them up first (XLA's pass "all-reduce-reassociate").
 
     gradients    of parameters, summed over the devices
     batch norm   sums over the global batch: the statistics, and on the way back the gradients of a layer
