@@ -9,6 +9,7 @@ talk to each other through NCCL on GPUs and gloo on CPUs.
 """
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -155,10 +156,9 @@ def devices(processes: Processes, visible: str | None) -> list[int] | None:
 def _slurm(env: Mapping[str, str]) -> Processes:
     """A task of a step. Jobs that share a node differ in their ids, and so in their ports (as JAX has it)."""
     port = 2**16 - 2**12 + _number(env, "SLURM_JOB_ID") % 2**12
-    nodes = env.get("SLURM_STEP_NODELIST", "")  # n1,n2 or n[01-03,7],m1
-    head, bracket, ranges = nodes.partition("[")
-    first = head.split(",")[0] if "," in head or not bracket else head + ranges.replace("-", ",").split(",")[0]
-    first = first.removesuffix("]")
+    # n1,n2 or n[01-03,7],m1
+    node = re.match(r"([^\[,]*)(?:\[(\w+)[^\]]*\]([^\[,]*))?", env.get("SLURM_STEP_NODELIST", ""))
+    first = "".join(part or "" for part in node.groups())
     # "4(x2),3": the tasks of each node
     here = env.get("SLURM_STEP_TASKS_PER_NODE", "1").split(",")[0].split("(")[0]
     coordinator = f"{first}:{port}"

@@ -49,12 +49,13 @@ def embed(
     Raises:
       Preempted: it was due to stop.
     """
-    whole = sharding.replicated(mesh)
+    over, whole = sharding.batched(mesh), sharding.replicated(mesh)
 
     @jax.jit
     def predict(params, stats, key, chunk: Chunk):
         x = jax.vmap(lambda image: view(image, key))(chunk.images)  # f32[B, H, W, C]
-        return jax.lax.with_sharding_constraint(method.predict(params, stats, x), whole)
+        rows = jax.lax.with_sharding_constraint(method.predict(params, stats, x), over)  # or heads would see all
+        return jax.lax.with_sharding_constraint(rows, whole)
 
     return feed.sweep(lambda chunk: predict(state.params, state.stats, state.key, chunk), batch_size, due)
 

@@ -190,7 +190,8 @@ class ResNet(nn.Module):
     @property
     def features(self) -> int:
         """D, the width of the embedding."""
-        return self.width * (32 if self.depth == 50 else 8)
+        last = self.width * 2 ** (len(BLOCKS[self.depth]) - 1)
+        return 4 * last if self.depth == 50 else last
 
     @nn.compact
     def __call__(self, x, train: bool):

@@ -243,7 +243,8 @@ def refit(state: State, plan: Plan, todo: Refit, feed: Feed, due: Due = never) -
     def embed(state: State, chunk: Chunk):
         x = augment(plan.views[todo.view], stream(state.key, "refit views", state.step), chunk.ids, chunk.images)
         h = todo.embed(state.params, state.stats, state.memory, x, stream(state.key, "refit embed", state.step))
-        return jax.lax.with_sharding_constraint(h, whole)
+        rows = jax.lax.with_sharding_constraint(h, sharding.batched(plan.mesh))
+        return jax.lax.with_sharding_constraint(rows, whole)
 
     @partial(jax.jit, out_shardings=(whole, whole))
     def update(state: State, h: Array):

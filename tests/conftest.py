@@ -6,9 +6,10 @@ from pathlib import Path
 
 # Nearly all of the suite's time is compilation, and unoptimised code takes a third as long to compile.
 os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     # An XLA that no longer knows a flag would abort.
     f"{' --xla_cpu_use_fusion_emitters=false' * version('jaxlib').startswith('0.10.')}"
+    f" {os.environ.get('XLA_FLAGS', '')}"  # the last one counts
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -35,6 +36,7 @@ SMALL = {
     "eval.held_out": "8",
     "clusters": "4",
 }
+SHORT = (1, 1)  # blocks of a network of depth 18: a quarter of it, and of its compilation
 # At most; the second epoch then does what a long run does late.
 SMALL_METHOD = {"init_epoch": 1, "refine_epoch": 1, "group": 8, "queue_instances": 64}
 
@@ -52,18 +54,19 @@ def own_cache(tmp_path_factory, monkeypatch):
     build.use_compilation_cache()
 
 
+def load_fake(s: data.Settings) -> dict[str, data.Source]:
+    """36 smooth random images with labels, of the shape in which the data set's images are stored."""
+    rng = np.random.default_rng(0)
+    side, channels = STORED.get(s.name, (96, 3))
+    images = rng.integers(0, 255, (36, side, side, channels)).astype(np.float32)
+    images = sum(np.roll(images, i, axis) for axis in (1, 2) for i in range(3)) / 6
+    return {n: data.Source(images.astype(np.uint8), np.arange(36, dtype=np.int32) % 4) for n in s.splits}
+
+
 @pytest.fixture
 def fake_data(monkeypatch):
-    """Every data set is 36 smooth random images with labels, of the shape in which its images are stored."""
-
-    def load(s: data.Settings) -> dict[str, data.Source]:
-        rng = np.random.default_rng(0)
-        side, channels = STORED.get(s.name, (96, 3))
-        images = rng.integers(0, 255, (36, side, side, channels)).astype(np.float32)
-        images = sum(np.roll(images, i, axis) for axis in (1, 2) for i in range(3)) / 6
-        return {n: data.Source(images.astype(np.uint8), np.arange(36, dtype=np.int32) % 4) for n in s.splits}
-
-    monkeypatch.setattr(data, "load", load)
+    """Every data set is `load_fake`'s."""
+    monkeypatch.setattr(data, "load", load_fake)
 
 
 @pytest.fixture
@@ -71,20 +74,26 @@ def small_run(fake_data, monkeypatch):
     """A function that builds a small run of a config: (config, workdir, devices, overrides) -> build.Run."""
     make_mesh = sharding.make_mesh
 
+    monkeypatch.setitem(nets.BLOCKS, 18, SHORT)
+
     def make(path: Path | str, workdir: Path, devices: int = 1, overrides=()) -> build.Run:
         monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(devices))
-        monkeypatch.setitem(nets.BLOCKS, 18, (1, 1, 1, 1))  # half the network, half the compilation
-        args, _ = main.parse([f"--config={path}", f"--workdir={workdir}"])
-        cfg = config.load(config.find(str(path)), {})
-        small = SMALL | dict(overrides)
-        if small.get("net.stem", cfg.net.stem) == "vgg":
-            small["net.depth"] = "4"
-        for name, value in SMALL_METHOD.items():
-            if name in cfg.method:
-                small.setdefault(f"method.{name}", str(min(value, cfg.method[name])))
-        return build.build(args, small)
+        return build_small(path, workdir, overrides)
 
     return make
+
+
+def build_small(path: Path | str, workdir: Path, overrides=()) -> build.Run:
+    """A config's run, small."""
+    args, _ = main.parse([f"--config={path}", f"--workdir={workdir}"])
+    cfg = config.load(config.find(str(path)), {})
+    small = SMALL | dict(overrides)
+    if small.get("net.stem", cfg.net.stem) == "vgg":
+        small["net.depth"] = "4"
+    for name, value in SMALL_METHOD.items():
+        if name in cfg.method:
+            small.setdefault(f"method.{name}", str(min(value, cfg.method[name])))
+    return build.build(args, small)
 
 
 def config_of(method: str) -> Path:

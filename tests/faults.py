@@ -22,6 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from jaxclust import build
+from jaxclust import main as cli
+from jaxclust.checkpoint import Checkpoints
+
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
     "net.depth": "4",
@@ -38,6 +45,7 @@ SETTINGS = {
     "checkpoint.keep": "9",
     "eval.restarts": "1",
 }
+SLOW = {"optim.lr": "1e-6"}  # for runs that are compared up to rounding, which must not grow from step to step
 EPOCH = 7  # steps
 STEPS = 6 * EPOCH
 DEAD = 60  # seconds within which the other processes have to end
@@ -183,15 +191,14 @@ class Faults:
     def layouts(self) -> Iterator[tuple[str, str, bool]]:
         """A run goes from two processes of four devices to one of one device, and back."""
         workdir = self.home / "moved"
+        reference = self.home / "not moved"
+        ends(start(command(reference, **SLOW)))
         for epochs, processes, devices in ((2, 2, 4), (4, 1, 1), (6, 2, 4)):
-            codes, said = ends(start(command(workdir, **{"train.epochs": str(epochs)}), processes, devices))
-            yield (
-                f"{processes} x {devices} up to epoch {epochs}",
-                f"exit codes {codes} {said if any(codes) else ''}",
-                not any(codes),
-            )
-        difference = _difference(workdir, self.alone)
-        yield "beside 1 x 1 all along", f"relative difference of the parameters {difference:.0e}", difference < 1e-4
+            codes, said = ends(start(command(workdir, **SLOW, **{"train.epochs": str(epochs)}), processes, devices))
+            what = f"{processes} x {devices} up to epoch {epochs}"
+            yield what, f"exit codes {codes} {said if any(codes) else ''}", not any(codes)
+        apart = difference(workdir, reference)
+        yield "beside 1 x 1 all along", f"learned {apart:.1%} apart", apart < 0.05
 
     def disk(self) -> Iterator[tuple[str, str, bool]]:
         """A disk fills up while a run saves."""
@@ -282,19 +289,22 @@ def _saving(workdir: Path) -> str | None:
     return None
 
 
-def _difference(a: Path, b: Path) -> float:
-    """The largest relative difference between the parameters of two runs."""
-    import numpy as np
-    import orbax.checkpoint as ocp
+def difference(a: Path, b: Path) -> float:
+    """How far what two runs of `SLOW` have learned lies apart, relative to what one has: of the worst tensor.
 
-    def parameters(workdir):
-        with ocp.StandardCheckpointer() as reader:
-            return reader.restore((workdir / "checkpoints" / str(STEPS) / "state").absolute())["params"]
+    Layouts round differently, and in a network this narrow a unit on the other side of its ReLU's kink changes a step's
+    gradient by percents. Steps of other images would change it altogether.
+    """
+    (start, x), (_, y) = (_first_and_last_parameters(workdir) for workdir in (a, b))
+    apart = jax.tree.map(lambda x, y, start: np.linalg.norm(x - y) / np.linalg.norm(y - start), x, y, start)
+    return float(max(jax.tree.leaves(apart)))
 
-    import jax
 
-    pairs = zip(jax.tree.leaves(parameters(a)), jax.tree.leaves(parameters(b)), strict=True)
-    return max(float(np.abs(np.asarray(x) - y).max() / np.abs(y).max()) for x, y in pairs)
+def _first_and_last_parameters(workdir: Path):
+    args, overrides = cli.parse(command(workdir, **SLOW)[3:])
+    run = build.build(args, overrides)
+    with Checkpoints(workdir, keep=None) as checkpoints:
+        return jax.device_get((run.init().params, checkpoints.restore(run.like, STEPS).params))
 
 
 FAULTS: dict[str, Callable] = {

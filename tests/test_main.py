@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, config_of
 from PIL import Image
 
-from jaxclust import build, checkpoint, config, log, main, modes, optim, probe
+from jaxclust import build, checkpoint, config, main, modes, optim, probe
 
 DIGITS = str(config_of("anchor"))
 
