@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -17,7 +16,7 @@ import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, config_of
+from conftest import ROOT, config_of, environment
 
 from jaxclust import build, main, sharding
 from jaxclust.checkpoint import Checkpoints
@@ -44,10 +43,9 @@ def flags(workdir: Path, **more: str) -> list[str]:
     return [f"--config={config_of('cc')}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in settings.items())]
 
 
-def environment(bin: Path = Path(sys.executable).parent) -> dict[str, str]:
-    """Of a process with one device, whose `python` is the one in `bin`."""
-    cheap = re.sub("device_count=[0-9]+", "device_count=1", os.environ["XLA_FLAGS"])
-    return os.environ | {"XLA_FLAGS": cheap, "PATH": f"{bin}:{os.environ['PATH']}"}
+def path_to(bin: Path = Path(sys.executable).parent) -> dict[str, str]:
+    """The environment of a process with one device, whose `python` is the one in `bin`."""
+    return environment() | {"PATH": f"{bin}:{os.environ['PATH']}"}
 
 
 def logged(workdir: Path) -> list[int]:
@@ -106,7 +104,7 @@ def test_the_pods_of_the_job_train_together_and_the_first_one_writes(manifest, t
     container, env = pod_of(manifest)
     with socket.create_server(("127.0.0.1", 0)) as s:
         env["JAXCLUST_COORDINATOR"] = f"127.0.0.1:{s.getsockname()[1]}"
-    env |= environment()
+    env |= path_to()
     command = [*container["command"], *flags(tmp_path / "run", **{"train.epochs": "1"})]
     pods = [
         subprocess.Popen(
@@ -152,12 +150,12 @@ def test_local_without_a_number_is_told_how(arguments):
 
 
 def test_local_ends_with_the_code_of_the_first_that_failed(stand_in):
-    env = environment(stand_in("time.sleep([0, 1, 0.3][i])", "sys.exit([0, 3, 4][i])"))
+    env = path_to(stand_in("time.sleep([0, 1, 0.3][i])", "sys.exit([0, 3, 4][i])"))
     assert subprocess.run([LAUNCH / "local.sh", "3"], env=env).returncode == 4
 
 
 def test_local_gives_each_process_its_gpu(stand_in):
-    env = environment(stand_in("os.write(1, f'{i}:{os.environ[\"CUDA_VISIBLE_DEVICES\"]} '.encode())"))
+    env = path_to(stand_in("os.write(1, f'{i}:{os.environ[\"CUDA_VISIBLE_DEVICES\"]} '.encode())"))
     for visible, given in ((None, ["0:0", "1:1"]), ("4,6", ["0:4", "1:6"])):
         env.pop("CUDA_VISIBLE_DEVICES", None)
         env |= {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
@@ -168,7 +166,7 @@ def test_local_gives_each_process_its_gpu(stand_in):
 @pytest.mark.parametrize("name", ["TERM", "USR1", "INT"])
 def test_local_hands_signals_on_and_waits(stand_in, name):
     number = getattr(signal, f"SIG{name}")
-    env = environment(
+    env = path_to(
         stand_in(
             f"signal.signal({number:d}, lambda *_: (time.sleep(0.5 * i), os.write(1, b'saved '), sys.exit(75)))",
             "os.write(1, b'up ')",
@@ -196,7 +194,7 @@ def test_a_slurm_job_that_was_stopped_goes_back_into_the_queue(tmp_path, code, e
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
-    env = environment(tmp_path) | {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "1"}
+    env = path_to(tmp_path) | {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "1"}
     assert subprocess.run([LAUNCH / "slurm.sh"], env=env).returncode == code
     assert (tmp_path / "requeued").exists() == requeued
 
@@ -223,7 +221,7 @@ def test_a_preempted_slurm_job_ends_as_if_left_alone(tmp_path, monkeypatch):
         return subprocess.run(["scontrol", *words], check=True, capture_output=True, text=True).stdout
 
     alone, preempted, log = tmp_path / "alone", tmp_path / "preempted", tmp_path / "log"
-    env = environment()
+    env = path_to()
     subprocess.run([LAUNCH / "local.sh", "2", *flags(alone)], check=True, env=env, stdout=subprocess.DEVNULL)
 
     options = ["--parsable", f"--output={log}", "--gpus-per-node=0", "--ntasks-per-node=2", "--cpus-per-task=1"]

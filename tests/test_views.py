@@ -371,7 +371,7 @@ def test_the_same_key_gives_the_same_view_alone_or_in_a_batch():
         alone = single(image, key)
         # Another program, where a value halfway between two steps of the packed form may round the other way.
         np.testing.assert_allclose(out, alone, atol=4 * PACKED)
-        assert np.abs(out - alone).mean() < 1e-5
+        assert np.mean(out != alone) < 0.02
 
 
 @pytest.mark.parametrize("image", [noise(40, 30, 1), noise(3, 60)], ids=["grey", "narrow"])
