@@ -33,6 +33,13 @@ class Settings:
             raise ValueError(f"checkpoint.every is {self.every} and checkpoint.keep is {self.keep}; at least 1 each")
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Never. JAX's service takes the last number that it was asked with for where this process is, and it is
+        `Preemption` who asks, with numbers of its own."""
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints/<step>`. Use as a context manager: leaving it waits
     for the write under way. Of several processes all make the same calls.
@@ -49,7 +56,7 @@ class Checkpoints:
         self._aside = None if keep is None else workdir / "damaged"
         self._folder = (workdir / "checkpoints").absolute()
         with _room(self._folder):
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxclust import assign, metrics, sharding
 from jaxclust.data import Source
 from jaxclust.feed import Chunk, Feed
-from jaxclust.preemption import Due, never
+from jaxclust.preemption import Due, Preempted, never
 from jaxclust.types import Method, Prediction, State
 from jaxclust.views import View
 
@@ -60,16 +60,30 @@ def embed(
     return feed.sweep(lambda chunk: predict(state.params, state.stats, state.key, chunk), batch_size, due)
 
 
-def score(prediction: Prediction, source: Source, clusters: int, seed: int, restarts: int) -> dict[str, Any]:
+def score(
+    prediction: Prediction, source: Source, clusters: int, seed: int, restarts: int, due: Due = never
+) -> dict[str, Any]:
     """All scores, ready for JSON.
+
+    Args:
+      prediction, source, clusters, seed, restarts: as `row` takes them.
+      due: asked before every row.
 
     Returns:
       `"cluster"` for the method's own assignment, where it has one, `"kmeans_<embedding>"` for each embedding and
       `"kmeans_pixels"`; `row` says what each of them holds.
+
+    Raises:
+      Preempted: it was due to stop.
     """
     names = ["cluster"] if prediction.q is not None else []
     names += [f"kmeans_{space}" for space in (*prediction.embeddings, "pixels")]
-    return {name: row(name, prediction, source, clusters, seed, restarts) for name in names}
+    scores = {}
+    for name in names:
+        if due():
+            raise Preempted
+        scores[name] = row(name, prediction, source, clusters, seed, restarts)
+    return scores
 
 
 def row(name: str, prediction: Prediction, source: Source, clusters: int, seed: int, restarts: int) -> dict[str, Any]:

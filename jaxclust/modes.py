@@ -117,7 +117,7 @@ def run_evaluation(run: Run, state: State, due: Due = never) -> None:
     view, paper_view = run.eval.view, run.eval.paper_view
     how = (source, run.config.clusters, run.config.seed, run.eval.restarts)
     prediction = _predict(run, state, feed, view, due)
-    scores = rows = evaluate.score(prediction, *how)
+    scores = rows = evaluate.score(prediction, *how, due)
     if paper_view != view:
         shown = _predict(run, state, feed, paper_view, due)
         rows = {name: evaluate.row(name, shown, *how) for name in set(method.reported.values())}

@@ -179,6 +179,11 @@ class Faults:
         running[1].terminate()
         codes, _ = ends(running)
         yield "SIGTERM to process 1 of 2", f"exit codes {codes} at step {logged(workdir)}", codes == [75, 75]
+        running = start(command(workdir), processes=2)
+        wait_for(STEPS, workdir, running)
+        running[0].send_signal(signal.SIGUSR1)
+        codes, _ = ends(running)
+        yield "SIGUSR1 to process 0, evaluating", f"exit codes {codes}", codes == [75, 75]
         codes, _ = ends(start(command(workdir), processes=2))
         same = self.same(workdir, reference)
         yield "the same command again", f"exit codes {codes}, {'' if same else 'not '}the same", same

@@ -89,6 +89,18 @@ def test_where_none_is_whole_all_stay_where_they_are(run):
         assert checkpoints.steps == [1, 2, 3]
 
 
+def test_saving_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
+    """Orbax would, with the step for a number, and several processes would then agree on a batch that is long past."""
+
+    def asked(step):
+        raise AssertionError(step)
+
+    monkeypatch.setattr("jax.experimental.multihost_utils.reached_preemption_sync_point", asked)
+    with Checkpoints(tmp_path, keep=5) as checkpoints:
+        checkpoints.save(state(1))
+        assert checkpoints.steps == [1]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, of 1.5 MB."""
