@@ -363,15 +363,16 @@ def test_the_same_key_gives_the_same_view_alone_or_in_a_batch():
     images = noise(6 * 16, 12).reshape(6, 16, 12, 3)
     view = views.make({"strong": {"policy": "simclr", **SETTINGS}}, 16)["strong"]
     keys = jax.random.split(jax.random.key(3), 6)
-    batch = jax.jit(jax.vmap(view))(images, keys)
-    reverse = jax.jit(jax.vmap(view))(images[::-1], keys[::-1])
+    as_users = {"xla_cpu_use_fusion_emitters": True}  # conftest turns them off, and more values round the other way
+    batch = jax.jit(jax.vmap(view), compiler_options=as_users)(images, keys)
+    reverse = jax.jit(jax.vmap(view), compiler_options=as_users)(images[::-1], keys[::-1])
     np.testing.assert_array_equal(batch, reverse[::-1])
-    single = jax.jit(view)
+    single = jax.jit(view, compiler_options=as_users)
     for image, key, out in zip(images, keys, batch):
         alone = single(image, key)
         # Another program, where a value halfway between two steps of the packed form may round the other way.
         np.testing.assert_allclose(out, alone, atol=4 * PACKED)
-        assert np.mean(out != alone) < 0.02
+        assert np.abs(out - alone).mean() < 1e-5
 
 
 @pytest.mark.parametrize("image", [noise(40, 30, 1), noise(3, 60)], ids=["grey", "narrow"])
