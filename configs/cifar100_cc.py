@@ -43,5 +43,6 @@ def get_config():
             train=dict(epochs=1000, batch_size=256, accumulate=1, log_every=50),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=10_000),  # the test split
             checkpoint=dict(every=5, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

@@ -49,5 +49,6 @@ def get_config():
             train=dict(epochs=60, batch_size=256, accumulate=1, log_every=13),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=2_000),
             checkpoint=dict(every=5, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

@@ -46,5 +46,6 @@ def get_config():
             train=dict(epochs=200, batch_size=256, accumulate=1, log_every=7),
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=297),
             checkpoint=dict(every=10, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

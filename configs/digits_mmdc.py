@@ -47,5 +47,6 @@ def get_config():
             train=dict(epochs=100, batch_size=128, accumulate=1, log_every=14),
             eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=297),
             checkpoint=dict(every=50, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

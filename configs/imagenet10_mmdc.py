@@ -47,5 +47,6 @@ def get_config():
             # Held out is a fifth.
             eval=dict(view="centre", paper_view="centre", batch_size=512, restarts=10, held_out=2_600),
             checkpoint=dict(every=5, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

@@ -60,5 +60,6 @@ def get_config():
             train=dict(epochs=1000, batch_size=480, accumulate=1, log_every=50),  # 32 K
             eval=dict(view="plain", paper_view="plain", batch_size=512, restarts=10, held_out=3_900),  # a fifth
             checkpoint=dict(every=5, keep=3),
+            report=dict(looks=20, sample=2000, page=True),
         )
     )

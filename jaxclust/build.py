@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from jaxclust import checkpoint, config, data, evaluate, methods, optim, probe, sharding, train, views
+from jaxclust import checkpoint, config, data, evaluate, methods, optim, probe, progress, sharding, train, views
 from jaxclust.config import ConfigError, hint, settings
 from jaxclust.feed import Feed
 from jaxclust.types import DataSpec, Method, State
@@ -29,6 +29,7 @@ class Run(NamedTuple):
     train: train.Settings
     eval: evaluate.Settings
     checkpoint: checkpoint.Settings
+    report: progress.Settings
     resident: str
 
 
@@ -39,6 +40,21 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
       ConfigError: something that the user gave is wrong.
     """
     cfg, workdir = _config_and_workdir(args, overrides)
+    return assemble(cfg, workdir, args.mode)
+
+
+def assemble(cfg: ConfigDict, workdir: Path, mode: str, sources: dict[str, data.Source] | None = None) -> Run:
+    """From a config to a checked run.
+
+    Args:
+      cfg: complete.
+      workdir: where the run lives; with `mode` "train" it is made.
+      mode: what the run is for.
+      sources: images that are in memory already, by split; else the config's section `data` says where they are.
+
+    Raises:
+      ConfigError: the config or the data is wrong.
+    """
     methods_known = [m.name for m in pkgutil.iter_modules(methods.__path__)]
     name = cfg.method.get("name")
     if name not in methods_known:
@@ -50,6 +66,7 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     eval_s = settings(evaluate.Settings, cfg.eval, "eval")
     optim_s = settings(optim.Settings, cfg.optim, "optim")
     checkpoint_s = settings(checkpoint.Settings, cfg.checkpoint, "checkpoint")
+    report_s = settings(progress.Settings, cfg.report, "report")
     try:
         policies = views.make(cfg.views, data_s.size)
     except ValueError as e:
@@ -59,12 +76,12 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
         if view not in policies:
             raise ConfigError(f"the view {view!r} is used but is not in the section views{hint(view, policies)}")
 
-    sources = data.load(data_s)
+    sources = data.load(data_s) if sources is None else sources
     _check_same_images(workdir, sources)
     examples = {split: len(source.images) for split, source in sources.items()}
     mesh = sharding.make_mesh()
     _check_sizes(cfg.clusters, train_s, examples, mesh.size)
-    if args.mode == "probe":
+    if mode == "probe":
         probe.check(sources["train"], eval_s.held_out)
 
     stages = tuple(train.timetable(method, examples, train_s.epochs, train_s.batch_size))
@@ -77,9 +94,9 @@ def build(args: argparse.Namespace, overrides: dict[str, str]) -> Run:
     whole = sharding.replicated(mesh)
     init = jax.jit(lambda: train.init_state(method, spec, optimizer, cfg.seed), out_shardings=whole)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(init))
-    if args.mode == "train":
+    if mode == "train":
         _make_writable(workdir)
-    return Run(cfg, workdir, sources, plan, init, like, train_s, eval_s, checkpoint_s, data_s.resident)
+    return Run(cfg, workdir, sources, plan, init, like, train_s, eval_s, checkpoint_s, report_s, data_s.resident)
 
 
 def data_settings(args: argparse.Namespace, overrides: dict[str, str]) -> data.Settings:

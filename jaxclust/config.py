@@ -27,11 +27,12 @@ SECTIONS = {
     "train": Mapping,
     "eval": Mapping,
     "checkpoint": Mapping,
+    "report": Mapping,
 }
 
 # What may differ between a checkpoint and the run that continues it. All else is the run's identity.
 HARMLESS = (
-    *("train.epochs", "train.log_every", "eval", "checkpoint"),
+    *("train.epochs", "train.log_every", "eval", "checkpoint", "report"),
     *("data.dir", "data.resident", "data.labels", "data.max_bad", "net.remat"),
 )
 

@@ -8,21 +8,29 @@ import io
 import json
 import math
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says of a disk without room
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes `text` to a file beside `path` and renames it into place; what UTF-8 cannot say is backslashed."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to a file beside `path` and renames it into place."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as f:
-            f.write(text)
+        with partial.open("wb") as f:
+            f.write(content)
             f.flush()
             os.fsync(f.fileno())
         os.replace(partial, path)
@@ -32,7 +40,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically. JSON has no NaN: one is written as null."""
-    write_atomically(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -42,11 +50,34 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_atomically(path, text.getvalue())
 
 
-def _finite(value: Any) -> Any:
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `path` when all went well, and else vanishes.
+
+    Between the old folder's going and the new one's coming lies one instant without either; a kill then loses nothing
+    that was there before, as the old one waits under a hidden name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (path.with_name(f".{path.name}.{word}.{os.getpid()}") for word in ("new", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can say it, with NumPy's numbers as Python's and None for what is not finite."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

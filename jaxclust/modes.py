@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxclust import __version__, config, data, evaluate, probe, train
+from jaxclust import __version__, config, data, evaluate, predictions, probe, train
 from jaxclust.build import Run, feeds
 from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError
@@ -18,6 +18,7 @@ from jaxclust.feed import Feed
 from jaxclust.files import locked, write_atomically, write_csv, write_json
 from jaxclust.log import Log
 from jaxclust.preemption import Due, never
+from jaxclust.progress import Progress
 from jaxclust.types import Prediction, State
 
 PACKAGES = (
@@ -99,7 +100,20 @@ def run_training(run: Run, due: Due = never) -> State:
             every=run.train.log_every,
             write=lead,
         ) as log:
-            return train.run(state, run.plan, feeds(run), checkpoints, log, due)
+            drawn = feeds(run)
+            progress = Progress(
+                run.workdir,
+                run.plan,
+                run.sources["train"],
+                drawn["train"],
+                run.eval.view,
+                run.eval.batch_size,
+                run.report,
+                write=lead,
+                due=due,
+            )
+            progress.resume(step)
+            return train.run(state, run.plan, drawn, checkpoints, log, progress.look, due)
 
 
 def _report_skipped(run: Run) -> None:
@@ -124,6 +138,7 @@ def run_evaluation(run: Run, state: State, due: Due = never) -> None:
     paper = {name: rows[row] for name, row in method.reported.items()}
     if jax.process_index() == 0:
         step, path = int(state.step), run.workdir / "scores.json"
+        predictions.save(run.workdir, step, view, source.fingerprint(), prediction)
         write_json(path, {"step": step, "seed": run.config.seed, **scores, "paper": paper})
         if source.names and prediction.q is not None:
             write_csv(run.workdir / "clusters.csv", *evaluate.assignments(prediction.q, source.names))

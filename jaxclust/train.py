@@ -168,8 +168,17 @@ class Plan(NamedTuple):
     save_every: int  # epochs
 
 
+Look = Callable[[State, int], None]  # (state, epochs that are done)
+
+
 def run(
-    state: State, plan: Plan, feeds: Mapping[str, Feed], checkpoints: Checkpoints, log: Log, due: Due = never
+    state: State,
+    plan: Plan,
+    feeds: Mapping[str, Feed],
+    checkpoints: Checkpoints,
+    log: Log,
+    look: Look,
+    due: Due = never,
 ) -> State:
     """Trains from `state` to the end of the plan, and saves the last state.
 
@@ -182,6 +191,7 @@ def run(
       feeds: the splits' images.
       checkpoints: where to save.
       log: takes the metrics.
+      look: is shown the state between epochs: at the start, and at the end of each.
       due: asked after every batch.
 
     Raises:
@@ -198,6 +208,9 @@ def run(
         for name, task in plan.method.tasks.items()
     }
     done = int(state.step)
+    ends = {0: 0} | {stage.start + stage.steps: stage.epoch + 1 for stage in plan.stages if stage.last}
+    if done in ends:
+        _look(look, state, ends[done], checkpoints, log)
     for stage in plan.stages:
         if stage.start + stage.steps <= done:
             continue
@@ -220,10 +233,20 @@ def run(
                     with jax.transfer_guard("allow"):
                         _save(state, checkpoints, log)
                     raise Preempted
-        if stage.last and (stage.epoch + 1) % plan.save_every == 0:
-            _save(state, checkpoints, log)
+        if stage.last:
+            if (stage.epoch + 1) % plan.save_every == 0:
+                _save(state, checkpoints, log)
+            _look(look, state, stage.epoch + 1, checkpoints, log)
     _save(state, checkpoints, log)
     return state
+
+
+def _look(look: Look, state: State, epochs: int, checkpoints: Checkpoints, log: Log) -> None:
+    try:
+        look(state, epochs)
+    except Preempted:  # it will be taken when the run goes on, before anything else
+        _save(state, checkpoints, log)
+        raise
 
 
 def _save(state: State, checkpoints: Checkpoints, log: Log) -> None:

@@ -34,6 +34,8 @@ SMALL = {
     "eval.batch_size": "16",
     "eval.restarts": "1",
     "eval.held_out": "8",
+    "report.looks": "0",
+    "report.page": "False",
     "clusters": "4",
 }
 SHORT = (1, 1)  # blocks of a network of depth 18: a quarter of it, and of its compilation
