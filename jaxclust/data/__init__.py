@@ -52,6 +52,7 @@ class Source(NamedTuple):
     labels: np.ndarray | None  # i32[N]; only `evaluate` and `probe` read them
     names: list[str] | None = None  # the file of each image
     skipped: tuple[tuple[str, str], ...] = ()  # (file, reason) of what is not among the images
+    classes: tuple[str, ...] = ()  # names of the labels, where they have any
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run that goes on must find again: the number of images, and their names where they have any."""
@@ -77,11 +78,13 @@ def _digits(s: Settings, split: str) -> Source:
 
     digits = load_digits()
     images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
-    return Source(images, digits.target.astype(np.int32) if s.labels else None)
+    labels, classes = (digits.target.astype(np.int32), tuple("0123456789")) if s.labels else (None, ())
+    return Source(images, labels, classes=classes)
 
 
 def _records(s: Settings, split: str) -> Source:
-    return _cached(s, records.listing(s.name, records.directory(s.dir), split, s.labels, s.stored or None, s.size))
+    found, classes = records.listing(s.name, records.directory(s.dir), split, s.labels, s.stored or None, s.size)
+    return _cached(s, found)._replace(classes=classes)
 
 
 def _folder(s: Settings, split: str) -> Source:
@@ -100,7 +103,10 @@ def _folder(s: Settings, split: str) -> Source:
     if s.labels not in ("", "folders"):
         raise ConfigError(f"data.labels is {s.labels!r}; for {path} it is 'folders' (class folders) or '' (no labels)")
     source = _cached(s, folder.listing(path, s.stored or s.size))
-    return source._replace(labels=np.array(folder.labels(source.names), np.int32)) if s.labels else source
+    if not s.labels:
+        return source
+    labels, classes = folder.labels(source.names)
+    return source._replace(labels=np.array(labels, np.int32), classes=classes)
 
 
 def _only_all(s: Settings, split: str) -> None:

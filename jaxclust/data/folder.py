@@ -162,8 +162,8 @@ def _without_common_folder(files: dict) -> dict:
     return {name.partition("/")[2]: value for name, value in files.items()}
 
 
-def labels(names: list[str]) -> list[int]:
-    """The number of each image's class: its first folder, among all in the order of their names.
+def labels(names: list[str]) -> tuple[list[int], tuple[str, ...]]:
+    """The number of each image's class, its first folder; and the names of these, in order.
 
     Raises:
       ConfigError: an image lies in no folder.
@@ -174,5 +174,6 @@ def labels(names: list[str]) -> list[int]:
                 f"data.labels is 'folders', but {name!r} lies in none; move it into the folder of its class, "
                 f"or set data.labels to ''"
             )
-    classes = {name: number for number, name in enumerate(sorted({name.split("/")[0] for name in names}))}
-    return [classes[name.split("/")[0]] for name in names]
+    classes = sorted({name.split("/")[0] for name in names})
+    number = {name: i for i, name in enumerate(classes)}
+    return [number[name.split("/")[0]] for name in names], tuple(classes)

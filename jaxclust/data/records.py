@@ -21,8 +21,10 @@ def directory(given: str) -> Path:
     return Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def listing(name: str, folder: Path, split: str, label: str, side: int | None, size: int) -> Listing:
-    """The records of one split.
+def listing(
+    name: str, folder: Path, split: str, label: str, side: int | None, size: int
+) -> tuple[Listing, tuple[str, ...]]:
+    """The records of one split, and the names of its classes.
 
     Args:
       name: of the data set.
@@ -62,7 +64,8 @@ def listing(name: str, folder: Path, split: str, label: str, side: int | None, s
         found = records.__getitems__(rows)
         return [r["image"] for r in found], [int(r[label]) for r in found] if label else None
 
-    return Listing(
+    classes = tuple(builder.info.features[label].names) if label else ()
+    listing = Listing(
         key=f"{name}-{_fingerprint(Path(builder.data_path), split, label, shape)}",
         shape=tuple(shape),
         resize=bool(side) or None in builder.info.features["image"].shape,
@@ -71,6 +74,7 @@ def listing(name: str, folder: Path, split: str, label: str, side: int | None, s
         read=read,
         aside=[],
     )
+    return listing, classes
 
 
 def _fingerprint(folder: Path, *settings) -> str:

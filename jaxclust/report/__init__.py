@@ -1,0 +1,1 @@
+"""What a run came to: figures, findings and one page to read them on."""
