@@ -4,6 +4,12 @@
     python -m jaxclust.main --mode=evaluate --workdir=runs/mine
     python -m jaxclust.main --mode=probe --workdir=runs/mine
     python -m jaxclust.main --mode=suggest-k --workdir=runs/mine --k=2:30
+    python -m jaxclust.main --mode=report --workdir=runs/mine
+    python -m jaxclust.main --mode=browse --workdir=runs/mine
+    python -m jaxclust.main --mode=compare --runs=runs/a,runs/b,runs/c
+    python -m jaxclust.main --mode=predict --workdir=runs/mine --images=PHOTOS
+    python -m jaxclust.main --mode=export --workdir=runs/mine
+    python -m jaxclust.main --mode=import --config=configs/cifar10_cc.py --from=checkpoint_1000.tar --workdir=runs/theirs
     python -m jaxclust.main --mode=prepare --config=configs/stl10_cc.py --from=DOWNLOADS
 
 Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 75 stopped by SIGTERM or SIGUSR1
@@ -26,13 +32,19 @@ from jaxclust.files import FULL
 from jaxclust.preemption import EXIT_CODE, Preempted, Preemption
 
 MODES = {
-    "train": "the default; it evaluates at the end",
+    "train": "the default; it evaluates and reports at the end",
     "evaluate": "score a checkpoint's clusters",
-    "probe": "train a linear classifier on a checkpoint's frozen features",
+    "report": "a page about the run: scores, curves, clusters, findings",
+    "browse": "a local page to work in: look through clusters, name, merge, split them, move images",
+    "predict": "sort new images into a run's clusters",
+    "compare": "several runs in one table",
     "suggest-k": "which number of clusters a checkpoint's embeddings speak for",
+    "probe": "train a linear classifier on a checkpoint's frozen features",
+    "export": "the network as StableHLO and ONNX, with its weights and a model card",
+    "import": "make a run of other people's weights",
     "prepare": "make the config's data set, from the network or from files",
 }
-RESTORING = ("evaluate", "probe", "suggest-k")
+RESTORING = ("evaluate", "report", "browse", "predict", "suggest-k", "probe", "export")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:

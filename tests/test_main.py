@@ -165,7 +165,7 @@ def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, 
     scores = json.loads((tmp_path / "probe.json").read_text())
     assert list(scores) == ["step", "seed", "embedding", "held_out", "train_accuracy", "accuracy"]
     assert (scores["step"], scores["embedding"], scores["held_out"]) == (4, "backbone", 8)
-    h = modes._predict(run, state, build.feeds(run)["train"], "plain", never).embeddings["backbone"]
+    h = modes.predict(run, state, build.feeds(run)["train"], "plain", never).embeddings["backbone"]
     assert probe.score(h, run.sources["train"].labels, 8, 0) == {k: scores[k] for k in ("train_accuracy", "accuracy")}
     assert f"accuracy {scores['accuracy']:.3f} on 8 held-out images" in out
     assert len(out.splitlines()) == 1
