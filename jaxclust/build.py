@@ -148,7 +148,7 @@ def _check_same_images(workdir: Path, sources: dict[str, data.Source]) -> None:
         return
     for split, then in config.read_json(path).items():
         now = sources[split].fingerprint()
-        if now != then:
+        if any(now[key] != then[key] for key in now):
             count = f"{then['images']:,} then, {now['images']:,} now"
             what = count if now["images"] != then["images"] else f"{count}, with other names"
             raise ConfigError(

@@ -87,7 +87,10 @@ def run_training(run: Run, due: Due = never) -> State:
                     file=sys.stderr,
                 )
             write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
-            write_json(run.workdir / "data.json", {name: source.fingerprint() for name, source in run.sources.items()})
+            about = {
+                name: source.fingerprint() | {"shape": source.images.shape[1:]} for name, source in run.sources.items()
+            }
+            write_json(run.workdir / "data.json", about)
             _report_skipped(run)
         with Log(
             run.workdir,

@@ -40,9 +40,6 @@ def gather(
 ) -> Facts:
     """The facts about a run at one checkpoint.
 
-    A method without clusters of its own (`Prediction.q` is None) gets those of k-means on its first embedding, and
-    DEC's Student's t for their probabilities.
-
     Args:
       workdir: of the run, evaluated.
       settings: its config, nested.
@@ -51,8 +48,7 @@ def gather(
       prediction: of all of them, as host arrays.
       decided: what a person has decided about its clusters.
     """
-    space, x = next(iter(prediction.embeddings.items()))
-    q = clustered(x, settings["clusters"], settings["seed"]) if prediction.q is None else prediction.q
+    q, x = assigned(prediction, settings["clusters"], settings["seed"])
     group, confidence = decided.members(q, x, source.names)
     return Facts(
         workdir.resolve().name,
@@ -70,17 +66,24 @@ def gather(
         group,
         confidence,
         q,
-        space,
+        next(iter(prediction.embeddings)),
         x,
     )
 
 
-def clustered(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Soft assignments f32[N, K] by k-means on x f32[N, D] and Student's t, at the scale of a cluster's spread."""
+def assigned(prediction: Prediction, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Soft assignments f32[N, K], and the first embedding f32[N, D].
+
+    A method without clusters of its own (`Prediction.q` is None) gets those of k-means on that embedding, and for
+    their probabilities DEC's Student's t at the scale of a cluster's spread.
+    """
+    x = next(iter(prediction.embeddings.values()))
+    if prediction.q is not None:
+        return prediction.q, x
     centres = np.asarray(assign.kmeans(jax.random.key(seed), x, clusters).centres)
     distance = cdist(x, centres, "sqeuclidean")
     closeness = 1 / (1 + distance / distance.min(axis=1).mean())
-    return (closeness / closeness.sum(axis=1, keepdims=True)).astype(np.float32)
+    return (closeness / closeness.sum(axis=1, keepdims=True)).astype(np.float32), x
 
 
 def _lines(path: Path) -> list[Mapping[str, Any]]:
