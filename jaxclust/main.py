@@ -9,7 +9,7 @@
     python -m jaxclust.main --mode=compare --runs=runs/a,runs/b,runs/c
     python -m jaxclust.main --mode=predict --workdir=runs/mine --images=PHOTOS
     python -m jaxclust.main --mode=export --workdir=runs/mine
-    python -m jaxclust.main --mode=import --config=configs/cifar10_cc.py --from=checkpoint_1000.tar --workdir=runs/theirs
+    python -m jaxclust.main --mode=import --config=configs/cifar10_cc.py --from=checkpoint_1000.tar
     python -m jaxclust.main --mode=prepare --config=configs/stl10_cc.py --from=DOWNLOADS
 
 Exit codes: 0 done, 1 the run failed, 2 the command, a config or the data is wrong, 75 stopped by SIGTERM or SIGUSR1
@@ -65,8 +65,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--step", type=int, help=f"{', '.join(RESTORING)}: the checkpoint (default: the newest)")
     parser.add_argument("--k", metavar="LOW:HIGH", help="suggest-k: the numbers of clusters to try (default: 2:30)")
+    parser.add_argument("--port", type=int, help="browse: where to listen, on this machine alone (default: 8321)")
+    parser.add_argument("--runs", metavar="A,B,...", help="compare: workdirs, or folders that hold some")
     parser.add_argument(
-        "--from", dest="origin", type=Path, help="prepare: a folder or archive that holds the data set's files"
+        "--from",
+        dest="origin",
+        type=Path,
+        help="prepare: a folder or archive that holds the data set's files; import: a checkpoint",
     )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes: where process 0 listens")
     parser.add_argument("--num_processes", type=int, help="how many there are")
@@ -94,7 +99,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     for flag, value, goes_with in (
         ("--step", args.step, RESTORING),
         ("--k", args.k, ("suggest-k",)),
-        ("--from", args.origin, ("prepare",)),
+        ("--port", args.port, ("browse",)),
+        ("--runs", args.runs, ("compare",)),
+        ("--from", args.origin, ("prepare", "import")),
     ):
         if value is not None and args.mode not in goes_with:
             raise ConfigError(f"{flag} goes with --mode={' or '.join(goes_with)}, not with --mode={args.mode}")
@@ -111,6 +118,9 @@ def main(argv: list[str]) -> None:
     if args.mode == "prepare":
         modes.run_prepare(build.data_settings(args, overrides), args.origin)
         return
+    if args.mode == "compare":
+        modes.run_compare(args.runs, args.workdir)
+        return
     if processes := distributed.find(args.coordinator, args.num_processes, args.process_id, os.environ):
         distributed.join(processes, os.environ)
     preemption = Preemption()
@@ -123,6 +133,11 @@ def main(argv: list[str]) -> None:
             with preemption.held():
                 state = modes.run_training(run, preemption.due)
             modes.run_evaluation(run, state, preemption.due)
+            if run.report.page:
+                modes.run_report(run, state, preemption.due)
+        return
+    if args.mode == "browse":
+        modes.run_browse(run, args.step, 8321 if args.port is None else args.port)
         return
     with Checkpoints(run.workdir, keep=None) as checkpoints:
         state = checkpoints.restore(run.like, args.step)
@@ -130,6 +145,8 @@ def main(argv: list[str]) -> None:
         modes.run_probe(run, state, preemption.due)
     elif args.mode == "suggest-k":
         modes.run_suggest_k(run, state, ks, preemption.due)
+    elif args.mode == "report":
+        modes.run_report(run, state, preemption.due)
     else:
         modes.run_evaluation(run, state, preemption.due)
 
