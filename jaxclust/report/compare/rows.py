@@ -1,0 +1,108 @@
+"""What is compared: the scores of each clustering of each group, by seed, and every pair of them tested."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclust.report.compare import paired
+from jaxclust.report.compare.runs import DataSet, Group
+
+PIXELS = "kmeans_pixels"
+
+
+class Score(NamedTuple):
+    key: str  # in scores.json
+    name: str  # as papers call it
+    digits: int = 3
+    better: bool = True  # whether more of it is better
+
+
+WITH_LABELS = (Score("nmi", "NMI"), Score("acc", "ACC"), Score("ari", "ARI"))
+WITHOUT = (
+    Score("silhouette", "Silhouette"),
+    Score("used_clusters", "Used clusters", 1, False),
+    Score("size_entropy", "Size entropy", 3, False),
+    Score("confidence", "Confidence", 3, False),
+)
+ALL = ("nmi", "acc", "ari", "ami", "silhouette", "used_clusters", "size_entropy", "confidence", "centre_distance")
+
+
+class Row(NamedTuple):
+    """One clustering of one group: its scores by seed."""
+
+    group: str
+    clustering: str
+    scores: Mapping[int, Mapping[str, Any]]
+
+    def values(self, key: str) -> dict[int, float]:
+        """The score of each seed that has one."""
+        found = {seed: row.get(key) for seed, row in self.scores.items()}
+        return {seed: float(v) for seed, v in found.items() if isinstance(v, int | float)}
+
+
+def gather(data: DataSet) -> tuple[list[Row], list[Row]]:
+    """The rows of the groups, and those of k-means on pixels, which is one for all where no setting touches it."""
+    rows, pixels = [], []
+    for group in data.groups:
+        first = group.runs[0]
+        aliases = {name: _same(group, name) for name in first.paper}
+        for key in first.scores:
+            if not all(key in run.scores for run in group.runs):
+                continue
+            said = [name for name, ours in aliases.items() if ours == key]
+            name = clustering(key) + (f" ({'; '.join(said)})" if said else "")
+            row = Row(group.name, name, {run.seed: run.scores[key] for run in group.runs})
+            (pixels if key == PIXELS else rows).append(row)
+        for name, ours in aliases.items():
+            if ours is None and all(name in run.paper for run in group.runs):
+                shown = f"{name}, shown as in the paper"
+                rows.append(Row(group.name, shown, {run.seed: run.paper[name] for run in group.runs}))
+    by_seed = {}
+    for row in pixels:
+        for seed, scores in row.scores.items():
+            by_seed.setdefault(seed, []).append(scores)
+    if pixels and all(scores == of[0] for of in by_seed.values() for scores in of):
+        pixels = [Row("any", clustering(PIXELS), {seed: of[0] for seed, of in sorted(by_seed.items())})]
+    return rows, pixels
+
+
+def _same(group: Group, name: str) -> str | None:
+    """Our row that has just the scores which the paper's name has, in every run."""
+    for key in group.runs[0].scores:
+        if all(key in run.scores and run.paper.get(name) == run.scores[key] for run in group.runs):
+            return key
+    return None
+
+
+def clustering(key: str) -> str:
+    """What a row of scores.json is called."""
+    if key == PIXELS:
+        return "k-means on raw pixels"
+    return "own clusters" if key == "cluster" else f"k-means on {key.removeprefix('kmeans_')}"
+
+
+Tests = dict[tuple[str, str, str, str], paired.Paired]  # score, clustering, two groups -> b against a
+
+
+def tests(groups: Sequence[Row], columns: Sequence[Score]) -> Tests:
+    """Every pair of groups, for every clustering that both have and every score that is better for being higher."""
+    found = {}
+    for a, b in itertools.permutations(groups, 2):
+        if kind_of(a) == kind_of(b) and a.group != b.group:
+            for column in columns:
+                x, y = a.values(column.key), b.values(column.key)
+                if column.better and x and y:
+                    found[column.key, kind_of(a), a.group, b.group] = paired.test(x, y)
+    return found
+
+
+def kind_of(row: Row) -> str:
+    """The clustering, without what a paper calls it: that is the method's."""
+    return row.clustering.partition(" (")[0]
+
+
+def best(groups: Sequence[Row], kind: str, key: str) -> Row | None:
+    candidates = [row for row in groups if kind_of(row) == kind and row.values(key)]
+    return max(candidates, key=lambda row: np.mean([*row.values(key).values()]), default=None)
