@@ -1,0 +1,356 @@
+"""What stands out about a run, in words, with numbers and what to do about it.
+
+Nothing here looks at a label. Thresholds are below with their reasons; on a run without trouble there is nothing but
+the good news.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import linregress
+
+from jaxclust.metrics import balance_entropy
+from jaxclust.report import shapes as shapes_of
+from jaxclust.report.clusters import sizes_of, title
+from jaxclust.report.facts import Facts
+from jaxclust.report.shapes import FEW_BETWEEN, Shapes
+
+# A cluster with less than this of an even share is there in name only.
+TINY = 0.1
+# A cluster with more than this of all images has swallowed others, unless there are only two or three clusters.
+HUGE = 0.5
+# Sizes with less than this entropy (1 is even) are uneven: the runs of the papers' methods on the digits that went well
+# have 0.97 and more, and one cluster twice and one half the size of eight others still has 0.97.
+EVEN = 0.9
+# Mean confidence, on a scale from chance (1 / K) to certain. Student's t is never certain: Anchor's good runs on the
+# digits have 0.46 to 0.50 and the heads of the other methods 0.9; runs with poor clusters had 0.2 and 0.1.
+SURE = 0.35
+# A cluster is unsure where others are not: at less than this share of the run's mean confidence above chance.
+UNSURE = 0.6
+# Images that changed cluster since the look before, a twentieth of training earlier. A run that has settled has 2 %.
+MOVING, SETTLED = 0.05, 0.02
+# The loss's last fifth, a straight line: it falls where that explains the points (t value), and where it matters.
+LAST, FALLING, MATTERS = 0.2, 4.0, 0.02
+# k-means on the same features has a better silhouette by this: the head lags. Heads that have learnt differ by 0.02.
+LAGS = 0.05
+NAMED = 3  # clusters or pairs that a sentence names, at most
+
+ORDER = ("bad", "look", "good")
+
+
+class Finding(NamedTuple):
+    kind: str
+    severity: str  # "bad", "look" (worth a look) or "good"
+    text: str
+    groups: tuple[int, ...] = ()  # that it is about
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """What stands out, the most important first."""
+    shapes = Shapes(facts)
+    found = [
+        *collapsed(facts),
+        *unbalanced(facts),
+        *unsure(facts),
+        *alike(facts, shapes),
+        *divided(facts, shapes),
+        *lagging(facts),
+        *improving(facts),
+    ]
+    trouble = {finding.kind for finding in found if finding.severity != "good"}
+    ranked = sorted([*found, *praise(facts, trouble)], key=lambda finding: ORDER.index(finding.severity))
+    return [
+        f._replace(text=f.text.replace("cluster", "Cluster", 1)) if f.text.startswith("cluster ") else f for f in ranked
+    ]
+
+
+def collapsed(facts: Facts) -> list[Finding]:
+    """Clusters without images, or hardly any; and one with most of them."""
+    numbers, sizes = sizes_of(facts)
+    even, found = sizes.sum() / len(sizes), []
+    largest = int(sizes.argmax())
+    if len(sizes) > 1 and sizes[largest] > HUGE * sizes.sum() and sizes[largest] > 1.5 * even:
+        found.append(
+            Finding(
+                "collapsed",
+                "bad",
+                f"{_names(facts, numbers[[largest]])} holds {_percent(sizes[largest] / sizes.sum())} of all images: "
+                f"the clusters have collapsed. Train anew with another seed or a lower optim.lr, or see whether "
+                f"the views change the images too much.",
+                (int(numbers[largest]),),
+            )
+        )
+    empty = numbers[sizes == 0]
+    if len(empty):
+        found.append(
+            Finding(
+                "unused",
+                "bad",
+                f"{_count(len(empty), len(sizes))} {_have(len(empty))} no images: {_names(facts, empty)}. Train longer "
+                f"or with another seed; if it stays so, there may be fewer groups than clusters (--mode=suggest-k).",
+                tuple(map(int, empty)),
+            )
+        )
+    tiny = numbers[(sizes > 0) & (sizes < TINY * even)]
+    if len(tiny):
+        least = int(sizes[np.isin(numbers, tiny)].min())
+        found.append(
+            Finding(
+                "tiny",
+                "look",
+                f"{_count(len(tiny), len(sizes))} {_have(len(tiny))} hardly any images, the smallest {least:,} where "
+                f"an even share is {even:,.0f}: {_names(facts, tiny)}. They may be a rare kind, or left over.",
+                tuple(map(int, tiny)),
+            )
+        )
+    return found
+
+
+def unbalanced(facts: Facts) -> list[Finding]:
+    """Sizes that are far from even."""
+    numbers, sizes = sizes_of(facts)
+    evenness = balance_entropy(sizes)
+    if evenness >= EVEN:
+        return []
+    share = sizes / sizes.sum()
+    used = np.flatnonzero(sizes)
+    high, low = int(share.argmax()), int(used[share[used].argmin()])
+    return [
+        Finding(
+            "unbalanced",
+            "look",
+            f"Sizes are uneven: {_names(facts, numbers[[high]])} holds {_percent(share[high])} of the images and "
+            f"{_names(facts, numbers[[low]])} {_percent(share[low])} (entropy of sizes {evenness:.2f}, even is 1). If "
+            f"your images are not that uneven, look whether the largest mixes several kinds.",
+            (int(numbers[high]), int(numbers[low])),
+        )
+    ]
+
+
+def unsure(facts: Facts) -> list[Finding]:
+    """Low confidence, of the whole run or of some clusters. Clusters that are k-means's have none to speak of."""
+    if "cluster" not in facts.scores:
+        return []
+    chance, mean, level = 1 / facts.q.shape[1], float(np.mean(facts.confidence)), _level(facts)
+    if level < SURE:
+        undecided = float(np.mean(facts.confidence < 0.5))
+        return [
+            Finding(
+                "unsure",
+                "bad" if level < SURE / 2 else "look",
+                f"Confidence is low: {mean:.2f} on average, where a guess has {chance:.2f}. {_percent(undecided)} of "
+                f"the images are in no cluster with more than half of their probability. Train longer; trust only each "
+                f"cluster's typical images.",
+            )
+        ]
+    numbers, sizes = sizes_of(facts)
+    means = np.array([facts.confidence[facts.group == n].mean() if size else 1 for n, size in zip(numbers, sizes)])
+    weak = np.flatnonzero((means - chance) / (1 - chance) < UNSURE * level)
+    weak = weak[np.argsort(means[weak])]
+    if not len(weak):
+        return []
+    return [
+        Finding(
+            "unsure cluster",
+            "look",
+            f"{_names(facts, numbers[weak])} {_are(len(weak))} less sure than the rest: mean confidence "
+            f"{_list(f'{c:.2f}' for c in means[weak])}, {mean:.2f} over all images. Look at the least certain images.",
+            tuple(map(int, numbers[weak])),
+        )
+    ]
+
+
+def alike(facts: Facts, shapes: Shapes) -> list[Finding]:
+    """Pairs of clusters that look like one: no gap between their embeddings, or the head cannot tell them apart."""
+    found, pairs = [], shapes.alike()
+    if pairs:
+        found.append(
+            Finding(
+                "alike",
+                "look",
+                f"{_pairs(facts, pairs)} {_look(len(pairs), 'together like')} one cluster: their embeddings run into "
+                f"each other, with no gap between. If their images agree, merge them, or train for fewer clusters "
+                f"(--mode=suggest-k).",
+                tuple(dict.fromkeys(sum(pairs, ()))),
+            )
+        )
+    # Where nothing is sure, no pair stands out.
+    confused = [] if "cluster" not in facts.scores or _level(facts) < SURE else shapes_of.confused(facts)
+    if confused:
+        pairs = [(a, b) for a, b, _ in confused]
+        found.append(
+            Finding(
+                "confused",
+                "look",
+                f"The network hardly tells {_pairs(facts, pairs)} apart: of the probability that the two share, the "
+                f"wrong one has {_percent(confused[0][2])}{' (at most)' * (len(pairs) > 1)}. Compare their images, and "
+                f"merge them if they agree.",
+                tuple(dict.fromkeys(sum(pairs, ()))),
+            )
+        )
+    return found
+
+
+def divided(facts: Facts, shapes: Shapes) -> list[Finding]:
+    """Clusters that look like two."""
+    two = shapes.divided()
+    if not two:
+        return []
+    first = next(iter(two.values()))
+    return [
+        Finding(
+            "divided",
+            "look",
+            f"{_names(facts, [*two])} {_look(len(two), 'like')} two clusters{' each' * (len(two) > 1)}: "
+            f"{'the first' if len(two) > 1 else 'it'} falls apart into about {_percent(1 - first.share)} and "
+            f"{_percent(first.share)} of its images, with few in between (density {first.depth:.2f} of that of the "
+            f"smaller part). Look whether they are two kinds; if so, split it, or train for more clusters.",
+            tuple(two),
+        )
+    ]
+
+
+def lagging(facts: Facts) -> list[Finding]:
+    """The head's clusters are much less clear than those of k-means on the features that it reads."""
+    head, features = facts.scores.get("cluster"), facts.scores.get(f"kmeans_{facts.space}")
+    if not head or not features or None in (head["silhouette"], features["silhouette"]):
+        return []
+    a, b = head["silhouette"], features["silhouette"]
+    if b - a <= LAGS:
+        return []
+    return [
+        Finding(
+            "head lags",
+            "look",
+            f"The network's clusters are less clear than those that k-means finds on its own features ({facts.space}): "
+            f"silhouette {a:.2f} against {b:.2f}. The features know more than the head; train longer, or lower the "
+            f"number of clusters.",
+        )
+    ]
+
+
+def improving(facts: Facts) -> list[Finding]:
+    """Images still change cluster, or the loss still falls while nobody knows of images, at the end of training."""
+    moved, fall = moving(facts.placed), falling([(m["step"], m.get("loss")) for m in facts.metrics])
+    if moved is None:
+        if fall is None:
+            return []
+        what = f"the loss fell by {_percent(fall)} of its whole fall in the last fifth of training"
+    elif moved > MOVING or (moved > SETTLED and fall is not None):
+        what = f"{_percent(moved)} of the images changed cluster between the last two looks"
+        what += (
+            f", and the loss was still falling ({_percent(fall)} of its whole fall in the last fifth)" if fall else ""
+        )
+    else:
+        return []
+    epochs = facts.settings.get("train.epochs")
+    more = f", for example --config.train.epochs={2 * epochs}" if isinstance(epochs, int) else ""
+    return [
+        Finding(
+            "improving",
+            "look",
+            f"The run was still changing when it stopped: {what}. The same command with more epochs goes on{more}.",
+        )
+    ]
+
+
+def moving(placed: Mapping[int, Mapping[str, np.ndarray]]) -> float | None:
+    """The share of the images that changed cluster between the last two looks; None where nobody looked."""
+    looks = [placed[step] for step in sorted(placed)][-2:]
+    if len(looks) < 2 or any("clusters" not in look for look in looks):
+        return None
+    a, b = looks
+    return float(np.mean(a["clusters"] != b["clusters"])) if np.array_equal(a["rows"], b["rows"]) else None
+
+
+def falling(losses: list[tuple[int, Any]]) -> float | None:
+    """How much of its fall since the start the loss made in the last fifth of the steps; None where that is noise."""
+    points = np.array([(step, loss) for step, loss in losses if loss is not None and np.isfinite(loss)], float)
+    last = points[points[:, 0] >= (1 - LAST) * points[-1, 0]] if len(points) else points
+    if len(last) < 5:
+        return None
+    line = linregress(last[:, 0], last[:, 1])
+    fall = -line.slope * (last[-1, 0] - last[0, 0])
+    # The start is the highest of a few first ones: a loss may rise when a new task joins.
+    whole = points[: max(len(points) // 5, 1), 1].max() - last[:, 1].min()
+    if whole <= 0 or fall < MATTERS * whole or line.slope > -FALLING * line.stderr:
+        return None
+    return float(fall / whole)
+
+
+def praise(facts: Facts, trouble: set[str]) -> list[Finding]:
+    """What is well, of the things that could be otherwise."""
+    numbers, sizes = sizes_of(facts)
+    share, found = sizes / sizes.sum(), []
+    if not trouble & {"collapsed", "unused", "tiny", "unbalanced"}:
+        found.append(
+            Finding(
+                "balanced",
+                "good",
+                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to {_percent(share.max())} of "
+                f"the images.",
+            )
+        )
+    if "cluster" in facts.scores and not trouble & {"unsure", "unsure cluster"}:
+        found.append(
+            Finding(
+                "sure", "good", f"The network is sure of its clusters: mean confidence {facts.confidence.mean():.2f}."
+            )
+        )
+    if not trouble & {"alike", "confused", "divided"} and sizes.min() >= FEW_BETWEEN:
+        found.append(
+            Finding("apart", "good", "Each cluster holds together, and there is a gap between it and its neighbours.")
+        )
+    if "improving" not in trouble and moving(facts.placed) is not None:
+        found.append(
+            Finding(
+                "settled",
+                "good",
+                f"The clusters have settled: {_percent(moving(facts.placed))} of the images changed between the last "
+                f"two looks.",
+            )
+        )
+    return found
+
+
+def _level(facts: Facts) -> float:
+    """Mean confidence on a scale from chance, 0, to certain, 1."""
+    chance = 1 / facts.q.shape[1]
+    return (float(np.mean(facts.confidence)) - chance) / (1 - chance)
+
+
+def _names(facts: Facts, numbers: Iterable[int]) -> str:
+    """ "cats, cluster 4 and 3 more"."""
+    return _list(title(facts, int(n)) for n in numbers)
+
+
+def _pairs(facts: Facts, pairs: Sequence[tuple[int, int]]) -> str:
+    return _list((f"{title(facts, a)} and {title(facts, b)}" for a, b in pairs), "; ")
+
+
+def _list(words: Iterable[str], comma: str = ", ") -> str:
+    words = [*words]
+    if len(words) > NAMED:
+        return f"{comma.join(words[:NAMED])} and {len(words) - NAMED} more"
+    return f"{comma.join(words[:-1])} and {words[-1]}" if len(words) > 1 and comma == ", " else comma.join(words)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.095 or share == 0 else f"{share:.1%}"
+
+
+def _count(some: int, of: int) -> str:
+    return f"{some} of {of} clusters"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _look(count: int, how: str) -> str:
+    return f"{'looks' if count == 1 else 'look'} {how}"

@@ -1,0 +1,96 @@
+"""Groups in the embedding: which run into their neighbours, which fall apart, which the head confuses."""
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from jaxclust.report import valley
+from jaxclust.report.clusters import centres, sizes_of
+from jaxclust.report.facts import Facts
+
+# A valley at most this deep, certain to this many standard deviations, makes a group two. Of 5,760 single heaps in 64
+# dimensions (Gaussian, round and long; uniform; a sphere; heavy-tailed; skewed; rectified) none came near both.
+TWO, CERTAIN = 0.6, 2.0
+# Two groups with no more of a valley than this look like one; a Gaussian that 2-means cut has 0.95 and more, and two
+# Gaussians 5 standard deviations apart 0.7 and less.
+ONE = 0.9
+# Images that a group must have to be judged on its shape; below, a valley is luck.
+FEW_WITHIN, FEW_BETWEEN = 100, 60
+SAMPLE = 400  # images of a group that its shape is judged on, at most
+NEIGHBOURS = 2  # nearest other groups that each is compared with
+WIDTH = 128  # principal components of the embedding in which shapes are judged
+# Of the probability that an image's own and one other cluster share, the other has this much on average: the head
+# cannot tell them apart. A head that can has a few per cent.
+CONFUSED = 0.3
+
+
+class Shapes:
+    """Samples of the groups in the leading components of the embedding, and which groups are near each other."""
+
+    def __init__(self, facts: Facts):
+        self.numbers, _ = sizes_of(facts)
+        self._rng = np.random.default_rng(0)
+        rows = [self._drawn(np.flatnonzero(facts.group == n)) for n in self.numbers]
+        x = np.asarray(facts.x[np.concatenate(rows)], np.float64)
+        part = x[self._drawn(np.arange(len(x)), 5000)]
+        values, vectors = np.linalg.eigh(np.cov(part.T).reshape(x.shape[1], x.shape[1]))
+        x = (x - part.mean(axis=0)) @ vectors[:, ::-1][:, : min(WIDTH, max(int((values > 0).sum()), 1))]
+        self.x = np.split(x, np.cumsum([len(r) for r in rows])[:-1])
+        self._centres = centres(facts.x, facts.group, self.numbers)
+
+    def _drawn(self, rows: np.ndarray, count: int = SAMPLE) -> np.ndarray:
+        return np.sort(self._rng.permutation(rows)[:count])
+
+    def neighbours(self) -> list[tuple[int, int]]:
+        """Pairs of places in `numbers`: each group with members, and those whose centres are nearest to its own."""
+        away = cdist(self._centres, self._centres)
+        away[np.isnan(away) | np.eye(len(away), dtype=bool)] = np.inf
+        pairs = {
+            (min(i, j), max(i, j))
+            for i in range(len(away))
+            for j in np.argsort(away[i], kind="stable")[:NEIGHBOURS].tolist()
+            if np.isfinite(away[i, j])
+        }
+        return sorted(pairs)
+
+    def alike(self) -> list[tuple[int, int]]:
+        """Numbers of neighbouring groups without a valley in between."""
+        rng, found = np.random.default_rng(0), []
+        for i, j in self.neighbours():
+            a, b = self.x[i], self.x[j]
+            if min(len(a), len(b)) >= FEW_BETWEEN and valley.between(a, b, rng).depth > ONE:
+                found.append((int(self.numbers[i]), int(self.numbers[j])))
+        return found
+
+    def divided(self) -> dict[int, valley.Valley]:
+        """Numbers of groups with a valley within, the deepest first."""
+        rng = np.random.default_rng(0)
+        judged = [(int(n), valley.within(x, rng)) for n, x in zip(self.numbers, self.x) if len(x) >= FEW_WITHIN]
+        two = [(n, seen) for n, seen in judged if seen.depth < TWO and seen.certainty > CERTAIN]
+        return dict(sorted(two, key=lambda item: item[1].depth))
+
+
+def confused(facts: Facts) -> list[tuple[int, int, float]]:
+    """Numbers of two groups that the head hardly tells apart, and `confusion`'s share, the largest first."""
+    numbers, _ = sizes_of(facts)
+    share = confusion(facts)
+    found = [(int(numbers[i]), int(numbers[j]), float(share[i, j])) for i, j in np.argwhere(np.triu(share) > CONFUSED)]
+    return sorted(found, key=lambda pair: -pair[2])
+
+
+def confusion(facts: Facts) -> np.ndarray:
+    """How much of the probability that an image's own and one other group share the other has, f64[G, G], symmetric.
+
+    A network's cluster counts for the group that most of its images are in. A group that has no cluster then, as a part
+    of a split one, is confused with nothing.
+    """
+    numbers, sizes = sizes_of(facts)
+    place, clusters = np.searchsorted(numbers, facts.group), facts.q.shape[1]
+    mass = np.stack([facts.q[place == i].sum(axis=0, dtype=np.float64) for i in range(len(numbers))])  # [G, K]
+    cluster = np.argmax(facts.q, axis=1)
+    shared = np.bincount(cluster * len(numbers) + place, minlength=clusters * len(numbers)).reshape(clusters, -1)
+    owner = np.eye(len(numbers))[shared.argmax(axis=1)] * (shared.max(axis=1) > 0)[:, None]  # [K, G]
+    probability = mass @ owner / np.maximum(sizes, 1)[:, None]
+    both = probability + np.diagonal(probability)[:, None]
+    wrong = np.divide(probability, both, out=np.zeros_like(both), where=(both > 0) & (np.diagonal(probability) > 0))
+    np.fill_diagonal(wrong, 0)
+    return (wrong + wrong.T) / 2
