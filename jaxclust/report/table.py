@@ -21,7 +21,6 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
-    "-": "-{}",  # or two of them in a name would be one dash
     "`": "`{}",
     "'": "'{}",
     DASH: "--",
@@ -76,13 +75,14 @@ def in_markdown(text: str) -> str:
 
 def in_latex(text: str) -> str:
     """Text that LaTeX shows as it is; a letter that pdfLaTeX may not know is written as its code point."""
-    return "".join(LATEX.get(c, c if c.isascii() else f"(U+{ord(c):04X})") for c in plain(text))
+    letters = (LATEX.get(c, c if c.isascii() else f"(U+{ord(c):04X})") for c in re.sub("-(?=-)", "-\0", plain(text)))
+    return "".join(letters).replace("\0", "{}")  # two hyphens in a name are no dash
 
 
 def markdown(table: Table) -> str:
     """As a Markdown table, with columns of even width so that it can be read on a terminal."""
     lines = [[in_markdown(word) for word in table.head]]
-    lines += [[_mark(cell, in_markdown, "**{}**", "<u>{}</u>") for cell in row] for row in table.rows]
+    lines += [[_mark(cell, in_markdown, "**{}**", "<ins>{}</ins>") for cell in row] for row in table.rows]
     widths = [max(map(_width, column)) for column in zip(*lines)]
     rule = ["-" * w if i < table.texts else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)]
     body = [[_pad(cell, w, i < table.texts) for i, (cell, w) in enumerate(zip(line, widths))] for line in lines]
@@ -116,7 +116,9 @@ def latex(table: Table, label: str) -> str:
 def in_html(table: Table) -> str:
     """As an HTML table, where rows of one group share its name."""
     escape = html.escape
-    head = "".join(f'<th scope="col">{escape(plain(word))}</th>' for word in table.head)
+    words = [f'<th scope="col">{escape(plain(word))}</th>' for word in table.head[: table.texts]]
+    numbers = [f'<th scope="col" class="number">{escape(plain(word))}</th>' for word in table.head[table.texts :]]
+    head = "".join(words + numbers)
     bodies, i = [], 0
     while i < len(table.rows):
         stop = i + 1

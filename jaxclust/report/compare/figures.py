@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxclust.report import drawing
-from jaxclust.report.compare.rows import Row, Score, kind_of
+from jaxclust.report.compare.rows import Row, Score, shared
 from jaxclust.report.compare.runs import DataSet, Group
 from jaxclust.report.drawing import Figure
 
@@ -67,11 +67,9 @@ def _is_number(value) -> bool:
 
 
 def _seeds(data: DataSet, column: Score, groups: Sequence[Row], stem: str) -> Figure | None:
-    """A point for each seed and a line at the mean, of every group's first clustering that all have."""
-    kinds = list(dict.fromkeys(kind_of(row) for row in groups))
-    count = len({row.group for row in groups})
-    kind = next((k for k in kinds if sum(kind_of(row) == k for row in groups) == count), None)
-    shown = {row.group: row.values(column.key) for row in groups if kind_of(row) == kind}
+    """A point for each seed and a line at the mean, of the clustering that most groups have."""
+    kind = shared(groups)
+    shown = {row.group: row.values(column.key) for row in groups if row.kind == kind}
     shown = {name: values for name, values in list(shown.items())[:DRAWN] if values}
     if len(shown) < 2 or all(len(values) < 2 for values in shown.values()):
         return None

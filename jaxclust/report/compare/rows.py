@@ -1,5 +1,6 @@
 """What is compared: the scores of each clustering of each group, by seed, and every pair of them tested."""
 
+import collections
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,8 +34,13 @@ class Row(NamedTuple):
     """One clustering of one group: its scores by seed."""
 
     group: str
-    clustering: str
+    kind: str  # of clustering
+    said: str  # what the method's paper calls it, or ""
     scores: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def clustering(self) -> str:
+        return f"{self.kind}: {self.said}" if self.said else self.kind
 
     def values(self, key: str) -> dict[int, float]:
         """The score of each seed that has one."""
@@ -51,20 +57,19 @@ def gather(data: DataSet) -> tuple[list[Row], list[Row]]:
         for key in first.scores:
             if not all(key in run.scores for run in group.runs):
                 continue
-            said = [name for name, ours in aliases.items() if ours == key]
-            name = clustering(key) + (f" ({'; '.join(said)})" if said else "")
-            row = Row(group.name, name, {run.seed: run.scores[key] for run in group.runs})
+            said = "; ".join(name for name, ours in aliases.items() if ours == key)
+            row = Row(group.name, clustering(key), said, {run.seed: run.scores[key] for run in group.runs})
             (pixels if key == PIXELS else rows).append(row)
         for name, ours in aliases.items():
             if ours is None and all(name in run.paper for run in group.runs):
-                shown = f"{name}, shown as in the paper"
-                rows.append(Row(group.name, shown, {run.seed: run.paper[name] for run in group.runs}))
+                kind = f"{name}, shown as in the paper"  # on `eval.paper_view`, where that is another view
+                rows.append(Row(group.name, kind, "", {run.seed: run.paper[name] for run in group.runs}))
     by_seed = {}
     for row in pixels:
         for seed, scores in row.scores.items():
             by_seed.setdefault(seed, []).append(scores)
     if pixels and all(scores == of[0] for of in by_seed.values() for scores in of):
-        pixels = [Row("any", clustering(PIXELS), {seed: of[0] for seed, of in sorted(by_seed.items())})]
+        pixels = [Row("all", clustering(PIXELS), "", {seed: of[0] for seed, of in sorted(by_seed.items())})]
     return rows, pixels
 
 
@@ -83,26 +88,29 @@ def clustering(key: str) -> str:
     return "own clusters" if key == "cluster" else f"k-means on {key.removeprefix('kmeans_')}"
 
 
-Tests = dict[tuple[str, str, str, str], paired.Paired]  # score, clustering, two groups -> b against a
+Tests = dict[tuple[str, str, str, str], paired.Paired]  # score, kind of clustering, groups a and b -> b against a
 
 
 def tests(groups: Sequence[Row], columns: Sequence[Score]) -> Tests:
     """Every pair of groups, for every clustering that both have and every score that is better for being higher."""
     found = {}
     for a, b in itertools.permutations(groups, 2):
-        if kind_of(a) == kind_of(b) and a.group != b.group:
+        if a.kind == b.kind and a.group != b.group:
             for column in columns:
                 x, y = a.values(column.key), b.values(column.key)
                 if column.better and x and y:
-                    found[column.key, kind_of(a), a.group, b.group] = paired.test(x, y)
+                    found[column.key, a.kind, a.group, b.group] = paired.test(x, y)
     return found
 
 
-def kind_of(row: Row) -> str:
-    """The clustering, without what a paper calls it: that is the method's."""
-    return row.clustering.partition(" (")[0]
+def shared(groups: Sequence[Row]) -> str | None:
+    """The first kind of clustering that the most groups have, if two have it."""
+    counts = collections.Counter(row.kind for row in groups)
+    kind = max(counts, key=counts.get, default=None)
+    return kind if counts[kind] > 1 else None
 
 
 def best(groups: Sequence[Row], kind: str, key: str) -> Row | None:
-    candidates = [row for row in groups if kind_of(row) == kind and row.values(key)]
+    """The group with the highest mean."""
+    candidates = [row for row in groups if row.kind == kind and row.values(key)]
     return max(candidates, key=lambda row: np.mean([*row.values(key).values()]), default=None)

@@ -118,7 +118,8 @@ def read(path: Path, name: str) -> Run | None:
     rows = {key: row for key, row in scores.items() if isinstance(row, dict) and key != "paper"}
     paper = scores.get("paper", {})
     whole = isinstance(scores.get("step"), int) and rows and isinstance(paper, dict)
-    if not whole or not all(isinstance(row, dict) for row in paper.values()):
+    every = [*rows.values(), *paper.values()] if whole else []
+    if not whole or not all(isinstance(row, dict) and _counts(row.get("sizes", [])) for row in every):
         raise ConfigError(f"{path / 'scores.json'} is not what an evaluation writes; make it anew with --mode=evaluate")
     logged = _lines(path / "metrics.jsonl")
     speeds = [record["images_per_second"] for record in logged if record.get("images_per_second")]
@@ -134,6 +135,10 @@ def read(path: Path, name: str) -> Run | None:
         statistics.median(speeds) if speeds else None,
         _devices(about.get("devices", [])),
     )
+
+
+def _counts(sizes: Any) -> bool:
+    return isinstance(sizes, list) and all(isinstance(count, int) for count in sizes)
 
 
 def _object(path: Path) -> dict[str, Any]:

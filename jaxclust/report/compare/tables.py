@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxclust.report import published, table
 from jaxclust.report.compare import paired, runs
-from jaxclust.report.compare.rows import PIXELS, Row, Score, Tests, best, clustering, kind_of
+from jaxclust.report.compare.rows import PIXELS, Row, Score, Tests, best, clustering, shared
 from jaxclust.report.compare.runs import DataSet
 from jaxclust.report.published import Published
 from jaxclust.report.table import DASH, MINUS, Cell, Table
@@ -73,10 +73,10 @@ def cell(values: Sequence[float], digits: int, expected: int) -> Cell:
 def against_best(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tests: Tests) -> Table | None:
     """Each group against the best one, as TCC's Table 6 has pairs."""
     better = [column for column in columns if column.better]
-    rows, kinds = [], dict.fromkeys(kind_of(row) for row in groups)
+    rows, kinds = [], dict.fromkeys(row.kind for row in groups)
     breaks = []
     for kind in kinds:
-        members = [row for row in groups if kind_of(row) == kind]
+        members = [row for row in groups if row.kind == kind]
         if len(members) < 2:
             continue
         breaks.append(len(rows))
@@ -106,9 +106,8 @@ def against_best(data: DataSet, columns: Sequence[Score], groups: Sequence[Row],
 
 def pairs(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tests: Tests) -> list[Table]:
     """p of every pair of groups, a table for each score of the first clustering that two groups have (TCC, Table 6)."""
-    kinds = dict.fromkeys(kind_of(row) for row in groups)
-    kind = next((k for k in kinds if sum(kind_of(row) == k for row in groups) > 1), None)
-    members = [row.group for row in groups if kind_of(row) == kind]
+    kind = shared(groups)
+    members = [row.group for row in groups if row.kind == kind]
     if not 2 < len(members) <= MOST:
         return []  # of two, all is said already
     made = []

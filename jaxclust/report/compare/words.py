@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from jaxclust.report.compare import paired
-from jaxclust.report.compare.rows import Row, Score, Tests, best, kind_of
+from jaxclust.report.compare.rows import Row, Score, Tests, best, shared
 from jaxclust.report.compare.runs import DataSet
 from jaxclust.report.compare.tables import p_value, signed
+
+MOST = 5  # groups that are spoken of
 
 
 def findings(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tests: Tests) -> list[str]:
@@ -13,34 +17,39 @@ def findings(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tes
     if len(data.groups) < 2:
         return []
     score = next(column for column in columns if column.key in ("acc", "silhouette"))
-    kinds = list(dict.fromkeys(kind_of(row) for row in groups))
-    kind = next((k for k in kinds if sum(kind_of(row) == k for row in groups) > 1), None)
+    kind = shared(groups)
     top = best(groups, kind, score.key) if kind else None
     if top is None:
         return ["The groups have no clustering in common that could be compared."]
-    said = []
-    for row in (r for r in groups if kind_of(r) == kind and r is not top):
-        found = tests.get((score.key, kind, row.group, top.group))
-        if found is None:
-            continue
-        by = f"{score.name} of {kind}"
-        if not found.n:
-            said.append(f"{top.group} and {row.group} have no seed in common, so {by} is not tested between them.")
-        elif found.p is None:
-            why = "one seed" if found.n == 1 else f"each of {found.n} seeds"
-            same = f"{signed(found.difference)} on {why}" if found.difference else f"nothing at all on {why}"
-            said.append(f"{top.group} differs from {row.group} in {by} by {same}: not testable.")
-        else:
-            verdict = "chance alone would seldom give that" if found.seldom else "that may be chance"
-            said.append(
-                f"{top.group} is above {row.group} in {by} by {found.difference:.3f} on average over {found.n} seeds "
-                f"(95 % interval {signed(found.low)} to {signed(found.high)}, p {p_value(found.p)}): {verdict}."
-            )
-    ns = sorted({test.n for test in tests.values()})
-    said += [paired.weakness(ns[0])] if ns else []
-    if sum(1 for _ in data.groups) > 2:
+    rivals = [row for row in groups if row.kind == kind and row is not top and row.values(score.key)]
+    rivals.sort(key=lambda row: -np.mean([*row.values(score.key).values()]))
+    said = [
+        _against(top.group, row.group, f"{score.name} of {kind}", tests[score.key, kind, row.group, top.group])
+        for row in rivals[:MOST]
+    ]
+    if len(rivals) > MOST:
+        said.append(f"{len(rivals) - MOST} more groups are further below; the table of paired tests has them.")
+    said.append(paired.weakness(min(test.n for test in tests.values())))
+    if len(data.groups) > 2:
         said.append("No p is corrected for the number of comparisons: of twenty true zeros one comes out below 0.05.")
     return said
+
+
+def _against(top: str, other: str, by: str, found: paired.Paired) -> str:
+    if not found.n:
+        return f"{top} and {other} have no seed in common, so {by} is not tested between them."
+    where = "one seed" if found.n == 1 else f"{found.n} seeds"
+    way = "above" if found.difference > 0 else "below"
+    if found.p is None:
+        if not found.difference:
+            return f"{top} and {other} are equal in {by} on {where}."
+        every = "" if found.n == 1 else ", the same on each, which no test can judge"
+        return f"{top} is {way} {other} in {by} by {abs(found.difference):.3f} on {where}{every}."
+    verdict = "chance alone would seldom give that" if found.seldom else "that may be chance"
+    return (
+        f"{top} is {way} {other} in {by} by {abs(found.difference):.3f} on average over {where} (95 % interval of the "
+        f"difference {signed(found.low)} to {signed(found.high)}, p {p_value(found.p)}): {verdict}."
+    )
 
 
 def notes(data: DataSet) -> list[str]:
@@ -52,11 +61,12 @@ def notes(data: DataSet) -> list[str]:
         said.append(f"One seed only, so without a spread: {'; '.join(single)}.")
     if len({tuple(run.seed for run in group.runs) for group in data.groups}) > 1:
         said.append("The groups were not trained on the same seeds; tests use those that two groups share.")
-    for what, value in (("epochs", lambda r: r.settings.get("train.epochs")), ("step", lambda r: r.step)):
-        per = {group.name: value(group.runs[0]) for group in data.groups}
-        if len(set(per.values())) > 1:
-            told = "; ".join(f"{name}: {v}" for name, v in per.items())
-            said.append(f"The groups were scored after different numbers of {what.rstrip('s')}s ({told}).")
+    epochs = {group.name: group.runs[0].settings.get("train.epochs") for group in data.groups}
+    steps = {group.name: f"{group.runs[0].step:,}" for group in data.groups}
+    what, per = ("epochs", epochs) if len(set(epochs.values())) > 1 else ("steps", steps)
+    if len(set(per.values())) > 1:
+        told = "; ".join(f"{name}: {count}" for name, count in per.items())
+        said.append(f"The groups were scored after different numbers of {what} ({told}).")
     said += [
         f"{run.name} was scored at step {run.step:,} but has trained to step {run.trained:,}; "
         f"--mode=evaluate scores it as it is now."
