@@ -17,7 +17,7 @@ from jaxclust.config import ConfigError
 from jaxclust.decisions import PARTS, Changed, Decisions
 
 ORDERS = ("typical", "uncertain", "file")
-TYPICAL = 16  # images that stand for a group
+TYPICAL = 12  # images that stand for a group
 NEIGHBOURS = 24
 FITTED = 10_000  # members that a split's k-means sees, at most; all of them are then divided
 REMEMBERED = 64  # versions of the decisions that a window may have seen

@@ -1,10 +1,10 @@
 """The requests of the page, and the loop that answers them, on the loopback interface only."""
 
+import contextlib
 import errno
 import json
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from importlib.resources import files
@@ -70,10 +70,8 @@ def serve(library: Library, port: int, embed: Embed | None = None) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(how).run([listening])
-        except KeyboardInterrupt:
-            print("\nended", file=sys.stderr)
 
 
 def application(library: Library, port: int, embed: Embed | None) -> ASGIApp:

@@ -187,7 +187,7 @@ async function showGroup(at, again) {
     const selected = view?.group === at.group ? view.grid.selected : new Set();
     leaveGroup();
     main.replaceChildren();
-    const size = Number(kept("size", innerWidth < 600 ? 64 : 96));
+    const size = Number(kept("size", innerWidth < 600 || Math.max(...state.shape.slice(0, 2)) <= 16 ? 64 : 96));
     const grid = new Grid(main, { rows: [], confidence: [], placed: [] }, SIZES.includes(size) ? size : 96, {
       open: (row) => { location.hash = imageHref(row).slice(1); },
       select: () => view && showBar(),
@@ -217,10 +217,10 @@ function groupHead(group, at) {
     keep("size", size);
     view.grid.resize(size);
   };
-  return el("div", { class: "head" },
+  return el("div", { class: "group head" },
     el("a", { class: "back", href: "#/", "aria-label": "All groups", title: "All groups (Esc)" }, "‹"),
-    name(group, "h1"),
-    el("button", { class: "quiet", "data-key": "rename", title: "Rename (r)", "aria-label": "Rename", onclick: () => dialogs.rename(state, group, decide) }, "✎"),
+    el("span", { class: "titled" }, name(group, "h1"),
+      el("button", { class: "quiet", "data-key": "rename", title: "Rename (r)", "aria-label": "Rename", onclick: () => dialogs.rename(state, group, decide) }, "✎")),
     el("span", { class: "hint" }, `${count(group.size, "image")} · ${percent(group.confidence)} sure`),
     el("span", { class: "fill" }),
     select(Object.fromEntries(Object.entries(ORDERS).map(([k, v]) => [k, [v]])), at.order, "Order of images",
@@ -302,7 +302,8 @@ async function showImage(at, again) {
   const close = el("button", { class: "close", "aria-label": "Close", title: "Esc", onclick: () => open.dialog.close() }, "×");
   const i = view && at.image !== null ? view.grid.rows.indexOf(at.image) : -1;
   const steps = i < 0 ? [] : [step(i - 1, "Previous", "‹"), step(i + 1, "Next", "›")];
-  open.dialog.replaceChildren(close, shown.node, ...steps);
+  shown.node.querySelector(".large").append(...steps);
+  open.dialog.replaceChildren(close, shown.node);
   shown.node.querySelector("[data-act=move]")?.addEventListener("click", moveOpen);
   open.dialog.focus();
 }

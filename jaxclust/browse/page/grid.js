@@ -2,7 +2,7 @@
 
 import { el, perSheet, ratio, sheetUrl, show } from "./pieces.js";
 
-const GAP = 3;
+const GAP = 4;
 const AHEAD = 400; // pixels above and below the window that are kept ready
 const LOADING = 4; // sheets asked for at once; what has been scrolled past is not asked for any more
 const LONG_PRESS = 450; // milliseconds
