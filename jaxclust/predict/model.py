@@ -142,9 +142,8 @@ class Sorter:
         self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
         self._over = sharding.batched(self._mesh)
         view, method = views.make(cfg.views, cfg.data.size)[cfg.eval.view], method_of(cfg)
-        units = model.known and model.known.units
 
-        def forward(key, params, stats, means, units, images):
+        def forward(key, params, stats, means, known, images):
             x = jax.vmap(lambda image: view(image, jax.random.wrap_key_data(key)))(images)  # f32[B, H, W, C]
             rows = method.predict(params, stats, x)
             rows = jax.lax.with_sharding_constraint(rows, self._over)  # or heads would see all
@@ -153,13 +152,13 @@ class Sorter:
                 closeness = 1 / (1 + _squares(x, means[0]) / means[1])
                 rows = rows._replace(q=closeness / closeness.sum(axis=1, keepdims=True))
             near = None
-            if units is not None:
-                cosines = novelty.unit(x, jax.numpy) @ units.T
+            if known is not None:
+                cosines = known.directions(x, jax.numpy) @ known.units.T
                 near = jax.lax.top_k(cosines, novelty.NEIGHBOURS)[0][:, -1]
             return rows, near
 
         whole = sharding.replicated(self._mesh)
-        fixed = (model.key, model.params, model.stats, model.means, units)
+        fixed = (model.key, model.params, model.stats, model.means, model.known)
         self._fixed = jax.tree.map(lambda a: sharding.put(np.asarray(a), whole), fixed)
         self._forward = jax.jit(forward)
 
