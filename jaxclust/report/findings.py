@@ -288,8 +288,8 @@ def praise(facts: Facts, trouble: set[str]) -> list[Finding]:
             Finding(
                 "balanced",
                 "good",
-                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to {_percent(share.max())} of "
-                f"the images.",
+                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to {_percent(share.max())} "
+                f"of the images.",
             )
         )
     if "cluster" in facts.scores and not trouble & {"unsure", "unsure cluster"}:
