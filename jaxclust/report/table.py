@@ -42,7 +42,7 @@ class Cell(NamedTuple):
         if self.mean is None:
             return DASH
         spread = "" if self.sd is None else f" ± {self.sd:.{self.digits}f}"
-        return f"{self.mean:.{self.digits}f}{spread}{self.note}"
+        return f"{self.mean:.{self.digits}f}{spread}{self.note}".replace("-", MINUS)
 
 
 class Table(NamedTuple):
@@ -135,7 +135,7 @@ def in_html(table: Table) -> str:
         bodies.append(f"<tbody{rule}>{''.join(rows)}</tbody>")
         i = stop
     return (
-        f"<table><caption>{escape(plain(table.caption))}</caption>"
+        f"<table><caption><span>{escape(plain(table.caption))}</span></caption>"
         f"<thead><tr>{head}</tr></thead>{''.join(bodies)}</table>"
     )
 

@@ -17,8 +17,10 @@ DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # for those who tell colours apart b
 def draw(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], stem: str) -> list[Figure]:
     """As many figures as there is something for; `stem` is in the names of their files."""
     with drawing.style():
-        made = [_over_epochs(data, column, stem) for column in columns]
-        made += [_seeds(data, column, groups, stem) for column in columns if column.better]
+        made = []
+        for column in columns:
+            made.append(_over_epochs(data, column, stem))
+            made.append(_seeds(data, column, groups, stem) if column.better else None)
     return [figure for figure in made if figure is not None]
 
 

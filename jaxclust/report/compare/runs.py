@@ -17,8 +17,9 @@ from jaxclust.report.table import DASH
 
 # A run may go on with these changed, but then it comes to other scores.
 TELLING = ("train.epochs", "eval.view", "eval.paper_view", "eval.restarts")
+METHOD = "method.name"
 # Of settings that tell groups apart equally well, the first of these names them; then the order of the config.
-NAMING = ("method.name", "net.depth", "net.width", "clusters", "train.epochs", "optim.lr", "train.batch_size")
+NAMING = (METHOD, "net.depth", "net.width", "clusters", "train.epochs", "optim.lr", "train.batch_size")
 AT_MOST = 3  # settings in a name that are looked for by trying all; more are added one at a time
 
 
@@ -109,7 +110,7 @@ def read(path: Path, name: str) -> Run | None:
       ConfigError: a file is damaged, or is not what a run writes.
     """
     settings = config.flatten(_object(path / "config.json"))
-    missing = [key for key in ("seed", "clusters", "data.name", "method.name") if key not in settings]
+    missing = [key for key in ("seed", "clusters", "data.name", METHOD) if key not in settings]
     if missing:
         raise ConfigError(f"{path / 'config.json'} has no {missing[0]}, so it is no run's config; leave {path} out")
     if not (path / "scores.json").exists():
@@ -197,7 +198,7 @@ def _data(run: Run) -> tuple[str, ...]:
     return (
         str(s["data.name"]),
         f"folder {s['data.dir']}" if s["data.name"] == "folder" else "",
-        f"labels {s.get('data.labels')}" if run.labelled else "no labels",
+        f"labels: {s.get('data.labels')}" if run.labelled else "no labels",
         f"split {s.get('data.splits.train')}",
         f"{count:,} images" if count else "images not counted",
     )
@@ -246,28 +247,29 @@ def _identity(run: Run) -> dict[str, str]:
 
 
 def _shortest(settings: Sequence[Mapping[str, str]], differing: Sequence[str]) -> tuple[str, ...]:
-    """The fewest settings that tell all groups apart; of a single group, its method."""
+    """The fewest settings that tell all groups apart, with the method where that differs; of one group, its method."""
     if len(settings) == 1:
-        return ("method.name",)
+        return (METHOD,)
+    fixed = (METHOD,) if METHOD in differing else ()
     ordered = [name for name in NAMING if name in differing] + [name for name in differing if name not in NAMING]
     # Settings that divide the groups alike are worth the same; the first speaks for them.
     speaking = {}
     for name in ordered:
         values = [s.get(name) for s in settings]
         speaking.setdefault(tuple(map(values.index, values)), name)
-    speaking = list(speaking.values())
-    for count in range(1, AT_MOST + 1):
-        for chosen in itertools.combinations(speaking, count):
-            if len(set(_parts(settings, chosen))) == len(settings):
-                return chosen
-    chosen = ()
-    while len(set(_parts(settings, chosen))) < len(settings):
-        chosen += (max(speaking, key=lambda name: len(set(_parts(settings, (*chosen, name))))),)
+    others = [name for name in speaking.values() if name not in fixed]
+    for count in range(AT_MOST + 1):
+        for chosen in itertools.combinations(others, count):
+            if _told_apart(settings, fixed + chosen) == len(settings):
+                return fixed + chosen
+    chosen = fixed
+    while _told_apart(settings, chosen) < len(settings):
+        chosen += (max(others, key=lambda name: _told_apart(settings, (*chosen, name))),)
     return chosen
 
 
-def _parts(settings: Sequence[Mapping[str, str]], names_: Sequence[str]) -> list[tuple[str | None, ...]]:
-    return [tuple(s.get(name) for name in names_) for s in settings]
+def _told_apart(settings: Sequence[Mapping[str, str]], names_: Sequence[str]) -> int:
+    return len({tuple(s.get(name) for name in names_) for s in settings})
 
 
 def _name(settings: Mapping[str, str], naming: Sequence[str]) -> str:
@@ -288,4 +290,4 @@ def _plain(text: str) -> str:
 def _said(name: str, value: str | None) -> str:
     if value is None:
         return f"without {name}"
-    return _plain(value) if name == "method.name" else f"{name}={_plain(value)}"
+    return _plain(value) if name == METHOD else f"{name}={_plain(value)}"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxclust.report import published, table
 from jaxclust.report.compare import paired, runs
 from jaxclust.report.compare.rows import PIXELS, Row, Score, Tests, best, clustering, shared
-from jaxclust.report.compare.runs import DataSet
+from jaxclust.report.compare.runs import METHOD, DataSet
 from jaxclust.report.published import Published
 from jaxclust.report.table import DASH, MINUS, Cell, Table
 
@@ -37,7 +37,9 @@ def results(
     for column in columns:
         found = [cell(list(row.values(column.key).values()), column.digits, n) for row, n in zip(ours, counted)]
         found += [Cell(getattr(p, column.key)) for p in printed]
-        competing = [column.better] * len(ours) + [column.better and not p.best_of_several for p in printed]
+        # Without labels a silhouette is in an embedding, and pixels are one that nobody has trained.
+        competing = [column.better] * len(groups) + [column.better and data.labelled] * len(pixels)
+        competing += [not p.best_of_several for p in printed]
         cells.append(table.placed(found, competing))
     words = [(row.group, row.clustering) for row in ours]
     words += [(p.source, quantity(p)) for p in printed]
@@ -59,7 +61,7 @@ def results(
 
 
 def heading(data: DataSet) -> str:
-    return "Method" if data.naming == ("method.name",) else "Setting"
+    return "Method" if data.naming == (METHOD,) else "Setting"
 
 
 def cell(values: Sequence[float], digits: int, expected: int) -> Cell:

@@ -29,7 +29,8 @@ def findings(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tes
     ]
     if len(rivals) > MOST:
         said.append(f"{len(rivals) - MOST} more groups are further below; the table of paired tests has them.")
-    said.append(paired.weakness(min(test.n for test in tests.values())))
+    counts = {test.n for test in tests.values()}
+    said.append(paired.weakness(min({n for n in counts if n > 1} or counts)))
     if len(data.groups) > 2:
         said.append("No p is corrected for the number of comparisons: of twenty true zeros one comes out below 0.05.")
     return said
@@ -56,17 +57,19 @@ def notes(data: DataSet) -> list[str]:
     """What a reader must know before believing the table."""
     said = []
     if len(data.runs) == 1:
-        said.append("This is a single run: there is no spread, and nothing to compare it with but published numbers.")
+        said.append(
+            "This is a single run: its scores have no spread, and a run of another seed may differ by more than you think."
+        )
     elif single := [group.name for group in data.groups if len(group.runs) == 1]:
         said.append(f"One seed only, so without a spread: {'; '.join(single)}.")
     if len({tuple(run.seed for run in group.runs) for group in data.groups}) > 1:
         said.append("The groups were not trained on the same seeds; tests use those that two groups share.")
     epochs = {group.name: group.runs[0].settings.get("train.epochs") for group in data.groups}
     steps = {group.name: f"{group.runs[0].step:,}" for group in data.groups}
-    what, per = ("epochs", epochs) if len(set(epochs.values())) > 1 else ("steps", steps)
-    if len(set(per.values())) > 1:
-        told = "; ".join(f"{name}: {count}" for name, count in per.items())
-        said.append(f"The groups were scored after different numbers of {what} ({told}).")
+    for what, per, told in (("epochs", epochs, len(set(epochs.values())) > 1), ("steps", steps, "step" in data.naming)):
+        if told:
+            each = "; ".join(f"{name}: {count}" for name, count in per.items())
+            said.append(f"The groups were scored after different numbers of {what} ({each}).")
     said += [
         f"{run.name} was scored at step {run.step:,} but has trained to step {run.trained:,}; "
         f"--mode=evaluate scores it as it is now."
