@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import linregress
+from threadpoolctl import threadpool_limits
 
 from jaxclust.metrics import balance_entropy
 from jaxclust.report import shapes as shapes_of
@@ -48,16 +49,17 @@ class Finding(NamedTuple):
 
 def findings(facts: Facts) -> list[Finding]:
     """What stands out, the most important first."""
-    shapes = Shapes(facts)
-    found = [
-        *collapsed(facts),
-        *unbalanced(facts),
-        *unsure(facts),
-        *alike(facts, shapes),
-        *divided(facts, shapes),
-        *lagging(facts),
-        *improving(facts),
-    ]
+    with threadpool_limits(1):  # for problems this small it is faster, and sums in one order say the same anywhere
+        shapes = Shapes(facts)
+        found = [
+            *collapsed(facts),
+            *unbalanced(facts),
+            *unsure(facts),
+            *alike(facts, shapes),
+            *divided(facts, shapes),
+            *lagging(facts),
+            *improving(facts),
+        ]
     trouble = {finding.kind for finding in found if finding.severity != "good"}
     ranked = sorted([*found, *praise(facts, trouble)], key=lambda finding: ORDER.index(finding.severity))
     return [
@@ -169,8 +171,8 @@ def alike(facts: Facts, shapes: Shapes) -> list[Finding]:
             Finding(
                 "alike",
                 "look",
-                f"{_pairs(facts, pairs)} {_look(len(pairs), 'together like')} one cluster: their embeddings run into "
-                f"each other, with no gap between. If their images agree, merge them, or train for fewer clusters "
+                f"{_pairs(facts, pairs)} look like one cluster{' each' * (len(pairs) > 1)}: their embeddings "
+                f"run into each other, with no gap between. If their images agree, merge them, or train for fewer clusters "
                 f"(--mode=suggest-k).",
                 tuple(dict.fromkeys(sum(pairs, ()))),
             )
@@ -288,8 +290,8 @@ def praise(facts: Facts, trouble: set[str]) -> list[Finding]:
             Finding(
                 "balanced",
                 "good",
-                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to {_percent(share.max())} "
-                f"of the images.",
+                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to "
+                f"{_percent(share.max())} of the images.",
             )
         )
     if "cluster" in facts.scores and not trouble & {"unsure", "unsure cluster"}:

@@ -15,7 +15,7 @@ from jaxclust.report import clusters, drawing, figures, findings, markup, sectio
 from jaxclust.report.facts import Facts
 
 # Images of each kind that are shown of a cluster: of so many clusters at most, so many; of more, the last.
-SHOWN = ((20, 12), (60, 9), (None, 8))
+SHOWN = ((20, 12), (None, 8))
 # Side of a thumbnail, pixels, where there are more than MANY in all: hundreds of clusters still make a page to mail.
 MANY, LITTLE = 2000, 64
 ON_SCREEN = 64  # pixels that a small image is enlarged to, about
@@ -65,7 +65,7 @@ def html(facts: Facts, maps: list[tsne.Map], drawn: list[figures.Figure]) -> str
     data = []
     if maps:
         points = thumbnails.sheet(facts.images, maps[-1].rows, largest=POINT)
-        part, drawing_data = sections.embedding(facts, maps, points)
+        part, drawing_data = sections.embedding(facts, found, maps, points)
         parts["map-section"] = ("Map", part)
         data = [markup.embedded("map-data", drawing_data)]
         styles.append(_points(facts, points))

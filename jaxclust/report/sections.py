@@ -1,5 +1,6 @@
 """The parts of a report's page, each from the facts to HTML."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,8 +120,8 @@ def figure(one: Figure, large: bool = False) -> str:
     )
 
 
-def embedding(facts: Facts, maps: Sequence[Map], sheet: Sheet) -> tuple[str, dict[str, Any]]:
-    """The map's HTML, and what its script draws."""
+def embedding(facts: Facts, found: Sequence[Cluster], maps: Sequence[Map], sheet: Sheet) -> tuple[str, dict[str, Any]]:
+    """The map's HTML, and what its script draws; a class looks like the cluster that it is matched to."""
     last = maps[-1]
     groups, clusters = [*facts.groups], range(facts.q.shape[1])
     then = all(at.clusters is not None for at in maps)
@@ -149,17 +150,22 @@ def embedding(facts: Facts, maps: Sequence[Map], sheet: Sheet) -> tuple[str, dic
     if facts.labels is not None:
         choices["classes"] = "labels"
         labels = facts.labels[last.rows]
+        looks = {one.label: one.number for one in found if one.label is not None}
+        free = itertools.count(max(groups) + 1)
         data["points"]["label"] = labels.tolist()
         data["classes"] = [
-            {"n": n, "title": shown(class_name(facts, n)), "look": i} for i, n in enumerate(np.unique(labels).tolist())
+            {"n": n, "title": shown(class_name(facts, n)), "look": looks[n] if n in looks else next(free)}
+            for n in np.unique(labels).tolist()
         ]
     radios = "".join(
         f'<label><input type="radio" name="colouring" value="{key}"{" checked" * (key == "now")}> {said}</label>'
         for key, said in choices.items()
     )
     end = len(maps) - 1
+    when = f"epoch {last.epoch}"
     time = f"""<div class="tools"><label class="time">Time
-<input type="range" id="epoch" min="0" max="{end}" value="{end}" step="1" aria-valuetext="epoch {last.epoch}"></label><output id="when" for="epoch">epoch {last.epoch}</output>
+<input type="range" id="epoch" min="0" max="{end}" value="{end}" step="1" aria-valuetext="{when}"></label>
+<output id="when" for="epoch">{when}</output>
 <button type="button" id="play">Play</button></div>"""
     if not end:
         time = '<input type="range" id="epoch" min="0" max="0" value="0" hidden><output id="when" hidden></output>'
@@ -172,7 +178,8 @@ def embedding(facts: Facts, maps: Sequence[Map], sheet: Sheet) -> tuple[str, dic
 <div class="needs-js">{time}{colouring if len(choices) > 1 else ""}
 <div class="map"><canvas id="map" tabindex="0" role="application" aria-label="Map of {len(last.rows):,} images; arrow
  keys go from one to the next" aria-describedby="seen"></canvas>
-<div><div class="seen" id="seen" role="status" data-hint="{hint}"></div><div class="legend" id="legend" role="group" aria-label="Show one alone"></div></div></div></div></section>"""
+<div><div class="seen" id="seen" role="status" data-hint="{hint}"></div>
+<div class="legend" id="legend" role="group" aria-label="Show one alone"></div></div></div></div></section>"""
     return made, data
 
 
@@ -242,15 +249,15 @@ def _made_of(facts: Facts, one: Cluster) -> str:
         return ""
     parts = [
         f"<li{' class=right' * (label == one.label)}><bdi>{text(class_name(facts, label))}</bdi> "
-        f'<span class="num">{count / one.size:.0%}</span></li>'
+        f'<span class="num">({count / one.size:.0%})</span></li>'
         for label, count in one.labels[:PARTS]
     ]
     rest = sum(count for _, count in one.labels[PARTS:])
     if rest:
-        parts.append(f'<li>{len(one.labels) - PARTS} others <span class="num">{rest / one.size:.0%}</span></li>')
+        parts.append(f'<li>{len(one.labels) - PARTS} others <span class="num">({rest / one.size:.0%})</span></li>')
     if one.label is None:
         parts.append("<li>no label is left to match it, so all of its images count as wrong</li>")
-    return f'<ul class="made" aria-label="Labels">{"".join(parts)}</ul>'
+    return f'<ul class="made"><li class="lead">Labels</li>{"".join(parts)}</ul>'
 
 
 def _said(facts: Facts, row: int) -> str:

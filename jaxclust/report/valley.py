@@ -88,4 +88,4 @@ def discriminant(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _worse(seen: list[Valley]) -> Valley:
-    return Valley(*(pick(values) for pick, values in zip((max, min, min), zip(*seen))))
+    return Valley(*(pick(values) for pick, values in zip((max, min, np.mean), zip(*seen))))
