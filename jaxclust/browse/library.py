@@ -106,7 +106,9 @@ class Library:
         Raises:
           ConfigError: it makes no sense.
         """
-        kind = asked.get("do") if isinstance(asked, Mapping) else None
+        if not isinstance(asked, Mapping):
+            raise ConfigError(f"a decision is an object, not {str(asked)[:40]}")
+        kind = asked.get("do")
         if kind == "split":
             return self.split(now, asked.get("group"), asked.get("parts"))
         if kind == "move":

@@ -76,13 +76,16 @@ def original(root: Path, file: str) -> Picture:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, RuntimeError, ValueError) as e:
         raise Unusable(f"it cannot be opened: {getattr(e, 'strerror', None) or e}") from e
-    with open(fd, "rb") as f:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Unusable("not a regular file")
         if status.st_size > MAX_BYTES:
             raise Unusable(f"too large: {status.st_size:,} bytes")
-        image = _image(decode(f.read(MAX_BYTES + 1), None, 3))
+        with open(fd, "rb", closefd=False) as f:
+            image = _image(decode(f.read(MAX_BYTES + 1), None, 3))
+    finally:
+        os.close(fd)
     image.thumbnail((LARGE, LARGE), reducing_gap=2.0)
     return _encode(image, exact=max(image.size) <= 512)
 

@@ -52,25 +52,26 @@ def serve(library: Library, port: int, embed: Embed | None = None) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
+            listening.listen()
         except (OSError, OverflowError) as e:
             if getattr(e, "errno", None) == errno.EADDRINUSE:
                 raise ConfigError(f"port {port} is taken; give another one, or --port=0 for any that is free") from e
             raise ConfigError(f"port {port} cannot be used ({getattr(e, 'strerror', None) or e}); give another") from e
-        port = listening.getsockname()[1]
-        print(f"{len(library.images):,} images in {len(library.now().names)} groups: http://127.0.0.1:{port}/")
-        print(f"decisions are kept in {library.workdir / FILE}; Ctrl-C ends this", flush=True)
-        how = uvicorn.Config(
-            application(library, port, embed),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
         with contextlib.suppress(KeyboardInterrupt):
+            port = listening.getsockname()[1]
+            print(f"{len(library.images):,} images in {len(library.now().names)} groups: http://127.0.0.1:{port}/")
+            print(f"decisions are kept in {library.workdir / FILE}; Ctrl-C ends this", flush=True)
+            how = uvicorn.Config(
+                application(library, port, embed),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+            )
             uvicorn.Server(how).run([listening])
 
 
