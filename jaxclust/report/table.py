@@ -70,7 +70,7 @@ def plain(text: str) -> str:
 
 def in_markdown(text: str) -> str:
     """Text that Markdown shows as it is, also in a table."""
-    return re.sub(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain(text))
+    return re.sub(r"[\\`*\[\]|~$]|<(?=\S)|&(?=\S)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain(text))
 
 
 def in_latex(text: str) -> str:

@@ -4,23 +4,23 @@
     results.md, results.tex     a table for each data set; `results.tex` needs LaTeX's package booktabs
     results.csv, runs.csv       the same in full: every score of every row, and of every run
     p_values.csv                every pair of rows
-    curves_*.png, seeds_*.png   scores over epochs and of every seed, each with its numbers as a CSV of that name
+    figures/                    scores over epochs and of every seed, each as a PNG and as a CSV of its numbers
 
 Needs neither the data nor a device.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxclust.config import ConfigError
-from jaxclust.files import write_atomically, write_bytes, write_csv
+from jaxclust.files import replace_folder, write_atomically, write_bytes, write_csv
 from jaxclust.report import table
 from jaxclust.report.compare import rows, runs, tables, words
 from jaxclust.report.compare.rows import Row
 from jaxclust.report.compare.runs import DataSet
-from jaxclust.report.drawing import Figure
 from jaxclust.report.published import Published
 from jaxclust.report.table import Table
 
@@ -32,17 +32,20 @@ class Comparison(NamedTuple):
     """One data set, ready to be shown."""
 
     title: str
+    stem: str  # in the names of its files
+    data: DataSet
+    columns: tuple[rows.Score, ...]
+    groups: list[Row]
+    pixels: list[Row]
+    published: list[Published]
+    tests: rows.Tests
     table: Table
     paired: Table | None  # each group against the best, where there is a pair of seeds
     pairs: list[Table]  # every pair of groups, by score
-    findings: list[str]
-    notes: list[str]
-    figures: list[Figure]
     every: Table  # each run
     settings: Table | None  # where the groups differ
-    rows: list[Row]
-    published: list[Published]
-    tests: rows.Tests
+    findings: list[str]
+    notes: list[str]
 
 
 def run(paths: Sequence[Path], folder: Path) -> None:
@@ -53,10 +56,28 @@ def run(paths: Sequence[Path], folder: Path) -> None:
       folder: made where it is not there; files of an earlier comparison are replaced.
 
     Raises:
-      ConfigError: there are no finished runs, one is given twice, or a file of one is damaged.
+      ConfigError: there are no finished runs, one is given twice, a file of one is damaged, or `folder` is a run's.
     """
-    from jaxclust.report.compare import page  # drawing is slow to import
+    comparisons, said = gather(paths)
+    if (folder / "config.json").exists():
+        raise ConfigError(f"{folder} is the workdir of a run; give another --workdir for the comparison")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"the folder {folder} cannot be made ({e.strerror}); give another --workdir") from e
+    shown = text(comparisons, said)
+    print(shown, flush=True)
+    _write_tables(comparisons, shown, folder)
+    _write_page(comparisons, said, folder)
+    print(f"\nthe page is {folder / 'index.html'}; the tables are beside it, in results.md, .tex and .csv", flush=True)
 
+
+def gather(paths: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
+    """Reads the runs and compares those of each data set; sentences about all of them.
+
+    Raises:
+      ConfigError: as `run`.
+    """
     workdirs = runs.find(paths)
     read = {name: runs.read(path, name) for name, path in zip(runs.names(workdirs), workdirs)}
     unfinished = [name for name, found in read.items() if found is None]
@@ -66,55 +87,43 @@ def run(paths: Sequence[Path], folder: Path) -> None:
             f"or score one as it is with --mode=evaluate"
         )
     said = [f"{name} has no scores yet, as while it trains, and is left out." for name in unfinished]
-    sets = runs.group([found for found in read.values() if found])
-    comparisons = [compare(data, stem) for data, stem in zip(sets, _stems(sets))]
+    comparisons = []
+    for data in runs.group([found for found in read.values() if found]):
+        stem = re.sub(r"[^a-z0-9]+", "_", data.title.lower()).strip("_")[:60] or "data"
+        taken = any(stem == other.stem for other in comparisons)
+        comparisons.append(compare(data, f"{stem}_{len(comparisons) + 1}" if taken else stem))
     if len(comparisons) > 1:
         said.append("Scores of different data sets, or of different labels, are not compared with each other.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ConfigError(f"the folder {folder} cannot be made: {e.strerror}; give another --workdir") from e
-    text = _markdown(comparisons, said)
-    print(text)
-    _write(comparisons, said, text, folder)
-    write_atomically(folder / "index.html", page.render(comparisons, said))
-    print(f"the page is {folder / 'index.html'}, the tables are in results.md, .tex and .csv beside it", flush=True)
+    return comparisons, said
 
 
 def compare(data: DataSet, stem: str) -> Comparison:
-    """All that is said of one data set's runs; `stem` is in the names of its files."""
-    from jaxclust.report.compare import figures
-
+    """All that is said of one data set's runs."""
     columns = rows.WITH_LABELS if data.labelled else rows.WITHOUT
     groups, pixels = rows.gather(data)
     printed = tables.printed(data)
     tests = rows.tests(groups, columns)
     return Comparison(
         data.title,
+        stem,
+        data,
+        columns,
+        groups,
+        pixels,
+        printed,
+        tests,
         tables.results(data, columns, groups, pixels, printed),
         tables.against_best(data, columns, groups, tests),
         tables.pairs(data, columns, groups, tests),
-        words.findings(data, columns, groups, tests),
-        words.notes(data),
-        figures.draw(data, columns, groups, stem),
         tables.every(data, columns),
         tables.settings(data),
-        groups + pixels,
-        printed,
-        tests,
+        words.findings(data, columns, groups, tests),
+        words.notes(data),
     )
 
 
-def _stems(sets: Sequence[DataSet]) -> list[str]:
-    """A word for each data set that can be in a file's name, no two the same."""
-    stems = []
-    for i, data in enumerate(sets):
-        stem = re.sub(r"[^a-z0-9]+", "_", data.title.lower()).strip("_")[:60] or "data"
-        stems.append(f"{stem}_{i + 1}" if stem in stems else stem)
-    return stems
-
-
-def _markdown(comparisons: Sequence[Comparison], said: Sequence[str]) -> str:
+def text(comparisons: Sequence[Comparison], said: Sequence[str]) -> str:
+    """The tables and what is said of them, as Markdown."""
     parts = []
     for c in comparisons:
         parts += [f"## {table.in_markdown(c.title)}", table.in_markdown(c.table.caption), table.markdown(c.table)]
@@ -125,8 +134,8 @@ def _markdown(comparisons: Sequence[Comparison], said: Sequence[str]) -> str:
     return "\n\n".join([*parts, *map(table.in_markdown, said)])
 
 
-def _write(comparisons: Sequence[Comparison], said: Sequence[str], text: str, folder: Path) -> None:
-    write_atomically(folder / "results.md", f"{text}\n")
+def _write_tables(comparisons: Sequence[Comparison], shown: str, folder: Path) -> None:
+    write_atomically(folder / "results.md", f"{shown}\n")
     tex = ["% Needs \\usepackage{booktabs}; \\input this file."]
     for i, c in enumerate(comparisons):
         label = f"tab:results{'-' + str(i + 1) if len(comparisons) > 1 else ''}"
@@ -139,15 +148,22 @@ def _write(comparisons: Sequence[Comparison], said: Sequence[str], text: str, fo
     write_csv(folder / "runs.csv", ("data", "group", "clustering", "seed", *ALL), _seeds(comparisons))
     head = ("data", "score", "clustering", "a", "b", "pairs", "difference_b_minus_a", "low_95", "high_95", "p")
     write_csv(folder / "p_values.csv", head, _tests(comparisons))
-    for c in comparisons:
-        for figure in c.figures:
-            write_bytes(folder / f"{figure.name}.png", figure.png)
-            write_csv(folder / f"{figure.name}.csv", figure.header, figure.rows)
+
+
+def _write_page(comparisons: Sequence[Comparison], said: Sequence[str], folder: Path) -> None:
+    from jaxclust.report.compare import figures, page  # drawing is slow to import, and the tables are there before it
+
+    drawn = [figures.draw(c.data, c.columns, c.groups, c.stem) for c in comparisons]
+    with replace_folder(folder / "figures") as fresh:
+        for figure in itertools.chain(*drawn):
+            write_bytes(fresh / f"{figure.name}.png", figure.png)
+            write_csv(fresh / f"{figure.name}.csv", figure.header, figure.rows)
+    write_atomically(folder / "index.html", page.render(comparisons, drawn, said))
 
 
 def _means(comparisons: Sequence[Comparison]) -> Iterator[tuple]:
     for c in comparisons:
-        for row in c.rows:
+        for row in (*c.groups, *c.pixels):
             cells = [tables.cell([*row.values(key).values()], 3, len(row.scores)) for key in ALL]
             yield c.title, row.group, row.clustering, len(row.scores), *(v for x in cells for v in (x.mean, x.sd))
         for p in c.published:
@@ -157,7 +173,7 @@ def _means(comparisons: Sequence[Comparison]) -> Iterator[tuple]:
 
 def _seeds(comparisons: Sequence[Comparison]) -> Iterator[tuple]:
     for c in comparisons:
-        for row in c.rows:
+        for row in (*c.groups, *c.pixels):
             for seed in row.scores:
                 yield c.title, row.group, row.clustering, seed, *(row.values(key).get(seed) for key in ALL)
 

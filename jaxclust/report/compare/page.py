@@ -15,27 +15,28 @@ if TYPE_CHECKING:
     from jaxclust.report.compare import Comparison
 
 
-def render(comparisons: Sequence["Comparison"], said: Sequence[str]) -> str:
+def render(comparisons: Sequence["Comparison"], figures: Sequence[Sequence[Figure]], said: Sequence[str]) -> str:
     """The HTML of `index.html`.
 
     Args:
       comparisons: one for each data set.
+      figures: of each of them.
       said: sentences about all of them.
     """
     titles = ", ".join(c.title for c in comparisons)
-    count = sum(len({row[1] for row in c.every.rows}) for c in comparisons)
+    count = sum(len(c.data.runs) for c in comparisons)
     summary = f"{count} run{'s' * (count > 1)} on {titles}"
     header = f"<header><h1>Comparison</h1><p>{text(summary)}</p>{_list(said)}</header>"
     classes = {}  # of the figures' styles
-    body = f"<main>{header}{''.join(_section(c, classes) for c in comparisons)}</main>"
+    body = f"<main>{header}{''.join(_section(c, drawn, classes) for c, drawn in zip(comparisons, figures))}</main>"
     styles = [shipped("page.css"), shipped("compare/page.css"), rules(classes)]
     return document(f"Comparison: {titles}", body, styles, [])
 
 
-def _section(c: "Comparison", classes: dict[str, str]) -> str:
+def _section(c: "Comparison", figures: Sequence[Figure], classes: dict[str, str]) -> str:
     parts = [f"<h2>{text(c.title)}</h2>", _wide(c.table), _list(c.findings)]
-    if c.figures:
-        parts.append(f'<div class="figures">{"".join(_figure(f, classes) for f in c.figures)}</div>')
+    if figures:
+        parts.append(f'<div class="figures">{"".join(_figure(f, classes) for f in figures)}</div>')
     if c.paired:
         parts += ["<h3>Paired tests</h3>", _wide(c.paired)]
     if c.pairs:

@@ -57,9 +57,7 @@ def notes(data: DataSet) -> list[str]:
     """What a reader must know before believing the table."""
     said = []
     if len(data.runs) == 1:
-        said.append(
-            "This is a single run: its scores have no spread, and a run of another seed may differ by more than you think."
-        )
+        said.append("This is a single run: its scores have no spread, and another seed may do better or worse.")
     elif single := [group.name for group in data.groups if len(group.runs) == 1]:
         said.append(f"One seed only, so without a spread: {'; '.join(single)}.")
     if len({tuple(run.seed for run in group.runs) for group in data.groups}) > 1:
@@ -80,7 +78,7 @@ def notes(data: DataSet) -> list[str]:
     if hidden > 0 and len(data.groups) > 1:
         said.append(
             f"Groups are named by {' and '.join(data.naming)}; they differ in {hidden} other "
-            f"setting{'s' * (hidden > 1)} too, listed below."
+            f"setting{'s' * (hidden > 1)} too; the page lists them."
         )
     if not data.labelled:
         said.append(
