@@ -172,8 +172,8 @@ def alike(facts: Facts, shapes: Shapes) -> list[Finding]:
                 "alike",
                 "look",
                 f"{_pairs(facts, pairs)} look like one cluster{' each' * (len(pairs) > 1)}: their embeddings "
-                f"run into each other, with no gap between. If their images agree, merge them, or train for fewer clusters "
-                f"(--mode=suggest-k).",
+                f"run into each other, with no gap between. If their images agree, merge them, or train for "
+                f"fewer clusters (--mode=suggest-k).",
                 tuple(dict.fromkeys(sum(pairs, ()))),
             )
         )

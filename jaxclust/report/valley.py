@@ -15,8 +15,8 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 
 BINS = 256
-# Each side of a valley holds at least this share of the points: a few strangers are no second heap.
-LEAST = 0.1
+# Each side of a valley holds at least this share of the points: a tenth of strangers from all over is no second heap.
+LEAST = 0.15
 # A heap has this many directions in which it may fall apart; further ones hold little of its variance.
 WIDTH = 16
 
