@@ -60,8 +60,9 @@ def html(facts: Facts, maps: list[tsne.Map], drawn: list[figures.Figure]) -> str
     parts = {
         "findings": ("Findings", sections.findings(facts, findings.findings(facts))),
         "scores": ("Scores", sections.scores(facts)),
-        "curves": ("Figures", _section("curves", "Figures", f'<div class="figures">{sections.figures(curves)}</div>')),
     }
+    if curves:
+        parts["curves"] = ("Figures", _section("curves", "Figures", sections.figures(curves)))
     data = []
     if maps:
         points = thumbnails.sheet(facts.images, maps[-1].rows, largest=POINT)
@@ -96,6 +97,7 @@ def _pictures(facts: Facts, sheets: list[thumbnails.Sheet | None], largest: int)
     lines = [
         f":root{{--tw:{times * width}px;--th:{times * height}px}}",
         f".big{{--tw:{2 * times * width}px;--th:{2 * times * height}px}}",
+        f"@media(max-width:30rem){{.big{{--tw:{1.5 * times * width}px;--th:{1.5 * times * height}px}}}}",
     ]
     if thumbnails.crisp(facts.images):
         lines.append(".t{image-rendering:pixelated}")

@@ -28,7 +28,7 @@ COLUMNS = {  # of the scores: key -> (heading, digits)
     "size_entropy": ("Evenness of sizes", 3),
     "confidence": ("Confidence", 3),
 }
-PARTS = 6  # of a cluster, by label, that are listed
+PARTS, LEAST = 6, 0.01  # of a cluster, by label: those that are listed, and the least share of one
 
 
 def head(facts: Facts) -> str:
@@ -108,7 +108,7 @@ def scores(facts: Facts) -> str:
 
 
 def figures(drawn: Sequence[Figure]) -> str:
-    return "".join(figure(one) for one in drawn)
+    return f'<div class="figures">{"".join(map(figure, drawn))}</div>'
 
 
 def figure(one: Figure, large: bool = False) -> str:
@@ -197,10 +197,13 @@ def clusters(facts: Facts, found: Sequence[Cluster]) -> str:
     )
     order = """<label>Order <select id="order"><option value="number">by number<option value="large">largest first
 <option value="small">smallest first<option value="unsure">least certain first</select></label>"""
+    failures = ""
+    if facts.labels is not None:
+        failures = " Failures are of another label than the one matched to the cluster, the most confident first."
     cards = "".join(card(facts, one, i) for i, one in enumerate(found))
     return f"""<section id="clusters"><h2>Clusters</h2>
-<p class="note">Typical are the images nearest to the cluster's centre in the embedding. Tap an image, or use Tab and
-the arrow keys, to see it larger with its name.</p>
+<p class="note">Typical are the images nearest to the cluster's centre in the embedding.{failures} Tap an image, or
+use Tab and the arrow keys, to see it larger with its name.</p>
 <ul class="index">{index}</ul><div class="tools needs-js">{order}</div>
 <div class="cards" id="cards">{cards}</div></section>"""
 
@@ -211,26 +214,18 @@ def card(facts: Facts, one: Cluster, at: int) -> str:
         numbers.append(f'<span class="num">confidence {one.confidence:.2f}</span>')
     if one.nearest is not None:
         numbers.append(f"nearest: {_link(facts, one.nearest)}")
-    kinds = [("Most typical", one.typical, ""), ("Least certain", one.uncertain, "")]
+    kinds = [("Most typical", one.typical), ("Least certain", one.uncertain)]
     if facts.labels is not None and one.label is not None:
-        few = f"the {len(one.failures)} most confident of " * (one.failed > len(one.failures))
-        kinds.append(
-            (
-                f"Not <bdi>{text(class_name(facts, one.label))}</bdi>",
-                one.failures,
-                f"{few}{one.failed:,} failures" if one.failed > 1 else "1 failure" if one.failed else "no failures",
-            )
-        )
+        kinds.append((f"Failures: not <bdi>{text(class_name(facts, one.label))}</bdi> ({one.failed:,})", one.failures))
     blocks, place = [], 0
-    for called, rows, said in kinds:
+    for called, rows in kinds:
         images = "".join(
             f'<li><span class="t s{at} p{place + i}" role="img" tabindex="-1" title="{_said(facts, row)}"></span>'
             for i, row in enumerate(rows.tolist())
         )
         place += len(rows)
-        note = f" ({said})" if said else ""
         strip = f'<ul class="strip">{images}</ul>' if images else ""
-        blocks.append(f"<div><h4>{called}{note}</h4>{strip}</div>")
+        blocks.append(f"<div><h4>{called}</h4>{strip}</div>")
     sure = "" if math.isnan(one.confidence) else f"{one.confidence:.4f}"
     images = f'<div class="kinds">{"".join(blocks)}</div>' if one.size else ""
     return f"""<article class="card" id="cluster-{one.number}" data-number="{one.number}" data-size="{one.size}"
@@ -247,14 +242,16 @@ def _made_of(facts: Facts, one: Cluster) -> str:
     """The labels in a cluster."""
     if not one.labels:
         return ""
+    listed = max(sum(count >= LEAST * one.size for _, count in one.labels[:PARTS]), 1)
     parts = [
         f"<li{' class=right' * (label == one.label)}><bdi>{text(class_name(facts, label))}</bdi> "
         f'<span class="num">({count / one.size:.0%})</span></li>'
-        for label, count in one.labels[:PARTS]
+        for label, count in one.labels[:listed]
     ]
-    rest = sum(count for _, count in one.labels[PARTS:])
+    rest, others = sum(count for _, count in one.labels[listed:]), len(one.labels) - listed
     if rest:
-        parts.append(f'<li>{len(one.labels) - PARTS} others <span class="num">({rest / one.size:.0%})</span></li>')
+        said = f"{others} other{'s' * (others > 1)}"
+        parts.append(f'<li>{said} <span class="num">({max(rest / one.size, LEAST):.0%})</span></li>')
     if one.label is None:
         parts.append("<li>no label is left to match it, so all of its images count as wrong</li>")
     return f'<ul class="made"><li class="lead">Labels</li>{"".join(parts)}</ul>'
