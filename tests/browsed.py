@@ -33,23 +33,30 @@ UNUSABLE = range(6, 12)
 SECRET = "not for the browser"
 
 
-def make(folder: Path) -> None:
-    """Three well separated groups of twenty small images, whose files have all kinds of names and of troubles."""
+def make_run(folder: Path, count: int) -> np.ndarray:
+    """The run alone, `run.npz`; its images, u8[count, SIDE, SIDE, 3]."""
     rng = np.random.default_rng(0)
-    truth = np.arange(COUNT) % GROUPS
-    images = rng.integers(0, 90, (COUNT, SIDE, SIDE, 3)) + 60 * truth[:, None, None, None]
-    q = rng.uniform(0.0, 0.2, (COUNT, GROUPS))
-    q[np.arange(COUNT), truth] = rng.uniform(0.5, 0.9, COUNT)
-    x = np.eye(GROUPS, 4)[truth] * 5 + rng.normal(0, 0.5, (COUNT, 4))
+    truth = np.arange(count) % GROUPS
+    images = rng.integers(0, 90, (count, SIDE, SIDE, 3)) + 60 * truth[:, None, None, None]
+    images = images.astype(np.uint8)
+    q = rng.uniform(0.0, 0.2, (count, GROUPS))
+    q[np.arange(count), truth] = rng.uniform(0.5, 0.9, count)
+    x = np.eye(GROUPS, 4)[truth] * 5 + rng.normal(0, 0.5, (count, 4))
     np.savez(
         folder / "run.npz", images=images.astype(np.uint8), q=(q / q.sum(1)[:, None]).astype("f4"), x=x.astype("f4")
     )
+    return images
+
+
+def make(folder: Path) -> None:
+    """Three well separated groups of twenty small images, whose files have all kinds of names and of troubles."""
+    images = make_run(folder, COUNT)
     data = folder / "data"
     data.mkdir()
     for row, file in enumerate(files()):
         (data / file).parent.mkdir(exist_ok=True)  # "</script>" makes a folder
         if row not in UNUSABLE and row != 5:
-            Image.fromarray(images[row].astype(np.uint8)).resize((300, 300), Image.Resampling.NEAREST).save(data / file)
+            Image.fromarray(images[row]).resize((300, 300), Image.Resampling.NEAREST).save(data / file)
     (folder / "secret.png").write_bytes((data / files()[20]).read_bytes())
     (folder / "secret.txt").write_text(SECRET)
     (data / NAMES[5]).symlink_to(data / files()[20])
@@ -66,7 +73,9 @@ def files() -> list[str]:
 
 def library(folder: Path) -> Library:
     run = np.load(folder / "run.npz")
-    return Library(folder, 7, run["images"], files(), folder / "data", run["q"], run["x"])
+    named = (folder / "data").exists()
+    where = (files(), folder / "data") if named else (None, None)
+    return Library(folder, 7, run["images"], *where, run["q"], run["x"])
 
 
 @contextlib.contextmanager

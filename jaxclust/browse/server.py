@@ -1,9 +1,9 @@
 """The requests of the page, and the loop that answers them, on the loopback interface only."""
 
-import contextlib
 import errno
 import json
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -37,7 +37,7 @@ MOST_UPLOAD = 32 * 2**20  # bytes
 
 
 def serve(library: Library, port: int, embed: Embed | None = None) -> None:
-    """Answers until Ctrl-C, which is the way to end it and no failure.
+    """Answers until Ctrl-C, which is the way to end it and no failure. To be called in the main thread.
 
     Args:
       library: the run.
@@ -57,22 +57,27 @@ def serve(library: Library, port: int, embed: Embed | None = None) -> None:
             if getattr(e, "errno", None) == errno.EADDRINUSE:
                 raise ConfigError(f"port {port} is taken; give another one, or --port=0 for any that is free") from e
             raise ConfigError(f"port {port} cannot be used ({getattr(e, 'strerror', None) or e}); give another") from e
-        with contextlib.suppress(KeyboardInterrupt):
-            port = listening.getsockname()[1]
+        port = listening.getsockname()[1]
+        how = uvicorn.Config(
+            application(library, port, embed),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        answering = uvicorn.Server(how)
+        # From here on Ctrl-C only asks it to end, as it does once it runs.
+        before = signal.signal(signal.SIGINT, answering.handle_exit)
+        try:
             print(f"{len(library.images):,} images in {len(library.now().names)} groups: http://127.0.0.1:{port}/")
             print(f"decisions are kept in {library.workdir / FILE}; Ctrl-C ends this", flush=True)
-            how = uvicorn.Config(
-                application(library, port, embed),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-            )
-            uvicorn.Server(how).run([listening])
+            answering.run([listening])
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def application(library: Library, port: int, embed: Embed | None) -> ASGIApp:
