@@ -46,6 +46,8 @@ SETTINGS = {
     "checkpoint.every": "1",
     "checkpoint.keep": "9",
     "eval.restarts": "1",
+    "report.looks": "0",
+    "report.page": "False",
 }
 SLOW = {"optim.lr": "1e-6"}  # for runs that are compared up to rounding, which must not grow from step to step
 EPOCH = 7  # steps

@@ -33,6 +33,8 @@ SETTINGS = {
     "method.views": '("plain","plain")',
     "checkpoint.every": "100",
     "eval.restarts": "1",
+    "report.looks": "0",
+    "report.page": "False",
 }
 EPOCH = 7  # steps
 STEPS = 6 * EPOCH

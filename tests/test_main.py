@@ -203,7 +203,7 @@ def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys
         Image.fromarray(np.full((20, 30, 3), 10 * i, np.uint8)).save(path)
     (photos / "notes.txt").write_text("no image")
     small = {"data.size": 16, "net.width": 4, "train.batch_size": 16, "train.epochs": 1, "eval.restarts": 1}
-    small |= {"clusters": 2, "data.dir": photos, "data.labels": "folders", "data.max_bad": 0.1}
+    small |= {"clusters": 2, "data.dir": photos, "data.labels": "folders", "data.max_bad": 0.1, "report.looks": 1}
     command = ["--config=folder.py", f"--workdir={run}", *(f"--config.{k}={v}" for k, v in small.items())]
 
     assert main.cli(command) == 0
@@ -215,6 +215,9 @@ def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys
     assert all(0.5 <= float(row["confidence"]) <= 1 for row in rows)
     assert [row["file"] for row in csv.DictReader((run / "skipped.csv").open())] == ["notes.txt"]
     assert "acc" in json.loads((run / "scores.json").read_text())["cluster"]
+    assert f"the report is {run / 'report' / 'index.html'}" in out
+    assert "kind 1/7.png" in (run / "report" / "index.html").read_text()
+    assert (run / "report" / "figures" / "confusion_matrix.csv").exists()
 
     (photos / "kind 0" / "0.png").rename(photos / "kind 0" / "zero.png")
     assert "24 then, 24 now, with other names" in refused(capsys, *command)
