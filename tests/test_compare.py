@@ -17,7 +17,7 @@ from scipy import stats
 from jaxclust import config, main
 from jaxclust.config import ConfigError
 from jaxclust.report import compare, table
-from jaxclust.report.compare import paired, runs
+from jaxclust.report.compare import groups, paired, runs
 from jaxclust.report.table import Cell, Table
 
 ACC = {"cc": (0.81, 0.84, 0.80), "mmdc": (0.86, 0.88, 0.87)}
@@ -81,7 +81,7 @@ def rows_of(path):
 
 def test_runs_that_differ_in_nothing_but_the_seed_and_harmless_settings_are_one_row(tmp_path):
     paths = [write(tmp_path / "a", seed=0), write(tmp_path / "b", seed=1, report__page=False, data__dir="/elsewhere")]
-    [data] = runs.group(read(paths))
+    [data] = groups.group(read(paths))
     assert [[run.name for run in group.runs] for group in data.groups] == [["a", "b"]]
     assert data.groups[0].name == "cc"
 
@@ -100,15 +100,32 @@ def test_runs_that_differ_in_nothing_but_the_seed_and_harmless_settings_are_one_
 )
 def test_groups_are_named_by_the_fewest_settings_that_tell_them_apart(tmp_path, first, second, names):
     paths = [write(tmp_path / "a", **first), write(tmp_path / "b", **second)]
-    [data] = runs.group(read(paths))
+    [data] = groups.group(read(paths))
     assert [group.name for group in data.groups] == names
 
 
 def test_two_settings_name_the_groups_where_one_is_not_enough(tmp_path):
     paths = [write(tmp_path / f"{d}_{lr}", net__depth=d, optim__lr=lr) for d in (18, 34) for lr in (0.1, 0.2)]
-    [data] = runs.group(read(paths))
+    [data] = groups.group(read(paths))
     assert data.naming == ("net.depth", "optim.lr")
     assert data.groups[3].name == "net.depth=34, optim.lr=0.2"
+
+
+def test_more_settings_than_are_tried_together_still_tell_the_groups_apart(tmp_path):
+    names = ("net__depth", "net__width", "optim__lr", "optim__decay", "train__epochs")
+    paths = [write(tmp_path / "none")] + [write(tmp_path / name, **{name: 7}) for name in names]
+    [data] = groups.group(read(paths))
+    assert len({group.name for group in data.groups}) == 6
+    assert len(data.naming) == 5
+
+
+def test_what_the_paper_evaluates_on_another_view_is_a_row_of_its_own(tmp_path):
+    path = write(tmp_path / "a")
+    scores = json.loads((path / "scores.json").read_text())
+    scores["paper"]["cluster head"] |= {"acc": 0.123}
+    (path / "scores.json").write_text(json.dumps(scores))
+    line = next(line for line in said(path).splitlines() if "cluster head, shown as in the paper" in line)
+    assert "0.123" in line
 
 
 def test_means_and_spreads_are_those_of_the_runs(written):

@@ -18,9 +18,9 @@ from typing import NamedTuple
 from jaxclust.config import ConfigError
 from jaxclust.files import replace_folder, write_atomically, write_bytes, write_csv
 from jaxclust.report import table
-from jaxclust.report.compare import rows, runs, tables, words
+from jaxclust.report.compare import groups, rows, runs, tables, words
+from jaxclust.report.compare.groups import DataSet
 from jaxclust.report.compare.rows import Row
-from jaxclust.report.compare.runs import DataSet
 from jaxclust.report.published import Published
 from jaxclust.report.table import Table
 
@@ -88,7 +88,7 @@ def gather(paths: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
         )
     said = [f"{name} has no scores yet, as while it trains, and is left out." for name in unfinished]
     comparisons = []
-    for data in runs.group([found for found in read.values() if found]):
+    for data in groups.group([found for found in read.values() if found]):
         stem = re.sub(r"[^a-z0-9]+", "_", data.title.lower()).strip("_")[:60] or "data"
         taken = any(stem == other.stem for other in comparisons)
         comparisons.append(compare(data, f"{stem}_{len(comparisons) + 1}" if taken else stem))
@@ -100,24 +100,24 @@ def gather(paths: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
 def compare(data: DataSet, stem: str) -> Comparison:
     """All that is said of one data set's runs."""
     columns = rows.WITH_LABELS if data.labelled else rows.WITHOUT
-    groups, pixels = rows.gather(data)
+    ours, pixels = rows.gather(data)
     printed = tables.printed(data)
-    tests = rows.tests(groups, columns)
+    tests = rows.tests(ours, columns)
     return Comparison(
         data.title,
         stem,
         data,
         columns,
-        groups,
+        ours,
         pixels,
         printed,
         tests,
-        tables.results(data, columns, groups, pixels, printed),
-        tables.against_best(data, columns, groups, tests),
-        tables.pairs(data, columns, groups, tests),
+        tables.results(data, columns, ours, pixels, printed),
+        tables.against_best(data, columns, ours, tests),
+        tables.pairs(data, columns, ours, tests),
         tables.every(data, columns),
         tables.settings(data),
-        words.findings(data, columns, groups, tests),
+        words.findings(data, columns, ours, tests),
         words.notes(data),
     )
 

@@ -1,12 +1,14 @@
 """Two kinds of figures: scores over epochs with their spread over seeds, and the score of every seed."""
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxclust.report import drawing
+from jaxclust.report.compare.groups import DataSet, Group
 from jaxclust.report.compare.rows import Row, Score, shared
-from jaxclust.report.compare.runs import DataSet, Group
 from jaxclust.report.drawing import Figure
 
 DRAWN = len(drawing.PALETTE)  # groups; more could not be told apart
@@ -30,10 +32,13 @@ def _over_epochs(data: DataSet, column: Score, stem: str) -> Figure | None:
     curves = dict(list(curves.items())[:DRAWN])
     if not curves or all(len(curve) < 2 for curve in curves.values()):
         return None
-    made = drawing.sheet()
+    columns = 1 if max(map(len, map(_label, curves))) > LONG else 2
+    lines = sum(1 + _label(name).count("\n") for name in curves) / columns
+    made = drawing.sheet(height=drawing.HEIGHT + 0.18 * max(lines - 2, 0))
     axes = drawing.panel(made, "epoch", column.name)
     last = 0
-    for i, (name, curve) in enumerate(curves.items()):
+    for name, curve in curves.items():
+        i = _number(data, name)
         x = np.array(list(curve))
         mean = np.array([np.mean(v) for v in curve.values()])
         sd = np.array([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in curve.values()])
@@ -43,7 +48,7 @@ def _over_epochs(data: DataSet, column: Score, stem: str) -> Figure | None:
         last = max(last, x[-1])
     drawing.over_epochs(axes, last)
     if len(curves) > 1:
-        drawing.legend(made, 1 if max(map(len, curves)) > LONG else 2)
+        drawing.legend(made, columns)
     rows = [
         (name, epoch, float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else None, len(v))
         for name, curve in curves.items()
@@ -52,6 +57,7 @@ def _over_epochs(data: DataSet, column: Score, stem: str) -> Figure | None:
     several = any(row[-1] > 1 for row in rows)
     caption = f"{column.name} of the own clusters on a sample of {data.title}"
     caption += ", mean over seeds; the bands are ± one sample standard deviation." if several else ", of one run each."
+    caption += _of(len(curves), data)
     header = ("group", "epoch", f"{column.key}_mean", f"{column.key}_sd", "seeds")
     title = f"{column.name} over epochs"
     return drawing.finish(made, f"curves_{stem}_{column.key}", title, caption, header, rows)
@@ -79,22 +85,37 @@ def _seeds(data: DataSet, column: Score, groups: Sequence[Row], stem: str) -> Fi
     axes = made.subplots()
     axes.set_xlabel(f"{column.name} of {kind}")
     axes.grid(axis="x")
-    for i, values in enumerate(shown.values()):
-        points, mean = list(values.values()), np.mean(list(values.values()))
-        axes.plot([mean, mean], [i - 0.28, i + 0.28], color=drawing.colour(i), linewidth=2)
-        how = dict(color=drawing.colour(i), markersize=5.5, alpha=0.75, markeredgewidth=0)
+    for i, (name, values) in enumerate(shown.items()):
+        points, mean, colour = (
+            list(values.values()),
+            np.mean(list(values.values())),
+            drawing.colour(_number(data, name)),
+        )
+        axes.plot([mean, mean], [i - 0.28, i + 0.28], color=colour, linewidth=2)
+        how = dict(color=colour, markersize=5.5, alpha=0.75, markeredgewidth=0)
         axes.plot(points, [i] * len(points), "o", **how)
     axes.set_yticks(range(len(shown)), [_label(name) for name in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     rows = [(name, seed, value) for name, values in shown.items() for seed, value in values.items()]
-    caption = f"{column.name} of {kind} on {data.title}: a point is a seed, the line is the mean."
+    caption = (
+        f"{column.name} of {kind} on {data.title}: a point is a seed, the line is the mean.{_of(len(shown), data)}"
+    )
     header = ("group", "seed", column.key)
     return drawing.finish(made, f"seeds_{stem}_{column.key}", f"{column.name} of every seed", caption, header, rows)
 
 
 def _label(name: str) -> str:
-    """A group's name where a figure has room for it; the table has the whole of it."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    return clean if len(clean) <= 40 else f"{clean[:39]}…"
+    """A group's name as a figure has room for it, without the sections of settings; the table has the whole of it."""
+    clean = "".join(c if c.isprintable() else " " for c in name)
+    return textwrap.fill(re.sub(r"\b\w+\.(?=\w+=)", "", clean), 26, max_lines=2, placeholder="…")
+
+
+def _number(data: DataSet, name: str) -> int:
+    """Of a group, so that it has one colour in all figures."""
+    return [group.name for group in data.groups].index(name)
+
+
+def _of(count: int, data: DataSet) -> str:
+    return f" The first {count} of {len(data.groups)} groups." if count < len(data.groups) else ""

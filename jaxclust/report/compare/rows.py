@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclust.report.compare import paired
-from jaxclust.report.compare.runs import DataSet, Group
+from jaxclust.report.compare.groups import DataSet, Group
 
 PIXELS = "kmeans_pixels"
 

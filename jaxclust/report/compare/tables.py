@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxclust.report import published, table
-from jaxclust.report.compare import paired, runs
+from jaxclust.report.compare import paired
+from jaxclust.report.compare.groups import DataSet, value
 from jaxclust.report.compare.rows import PIXELS, Row, Score, Tests, best, clustering, shared
-from jaxclust.report.compare.runs import METHOD, DataSet
+from jaxclust.report.compare.runs import METHOD
 from jaxclust.report.published import Published
 from jaxclust.report.table import DASH, MINUS, Cell, Table
 
@@ -170,6 +171,6 @@ def number(scores: Mapping[str, Any], key: str) -> float | None:
 def settings(data: DataSet) -> Table | None:
     if len(data.groups) < 2:
         return None
-    rows = [(key, *(runs.value(group.runs[0], key) for group in data.groups)) for key in data.differing]
+    rows = [(key, *(value(group.runs[0], key) for group in data.groups)) for key in data.differing]
     head = ("Setting", *(group.name for group in data.groups))
     return Table(data.title, f"Where the groups on {data.title} differ.", head, rows, texts=len(head))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxclust.report.compare import paired
+from jaxclust.report.compare.groups import DataSet
 from jaxclust.report.compare.rows import Row, Score, Tests, best, shared
-from jaxclust.report.compare.runs import DataSet
 from jaxclust.report.compare.tables import p_value, signed
 
 MOST = 5  # groups that are spoken of
