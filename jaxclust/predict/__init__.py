@@ -185,7 +185,7 @@ def _is_own(m: Model, path: Path) -> bool:
 def _key(m: Model, found: Images, own: bool, vectors: bool) -> str:
     """Changes with whatever changes a number in the tables, or what is in them."""
     threshold = m.known and m.known.threshold
-    content = [found.listing.key, m.step, m.settings, m.decided.entries, threshold, own, vectors]
+    content = [found.listing.key, m.step, m.settings, m.decided.entries, threshold, own, vectors, table.BLOCK]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -75,10 +75,18 @@ def read(workdir: Path, step: int | None = None) -> Model:
     with Checkpoints(workdir, keep=None) as checkpoints:
         state = checkpoints.restore(like, step)
     step = int(state.step)
-    fingerprint = {name: images[name] for name in ("images", "names")}
-    made = predictions.load(workdir, step, cfg.eval.view, fingerprint)
     decided = decisions.load(workdir, step, cfg.clusters)
-    return gather(cfg.to_dict(), state, shape, decided, made)
+    return gather(cfg.to_dict(), state, shape, decided, _predictions(workdir, step, cfg.eval.view, images))
+
+
+def predictions_of(workdir: Path, m: Model) -> Prediction | None:
+    """What the run keeps of its own images, as the model's checkpoint has them; None if it does not."""
+    images = config.read_json(workdir / "data.json")["train"]
+    return _predictions(workdir, m.step, m.settings["eval"]["view"], images)
+
+
+def _predictions(workdir: Path, step: int, view: str, images: Mapping[str, Any]) -> Prediction | None:
+    return predictions.load(workdir, step, view, {name: images[name] for name in ("images", "names")})
 
 
 def gather(
@@ -107,7 +115,7 @@ def gather(
         )
     if made is not None and made.q is None:  # as the report has them
         centres = np.asarray(assign.kmeans(jax.random.key(cfg["seed"]), x, cfg["clusters"]).centres)
-        means = centres, float(np.mean([_squares(part, centres).min(1) for part in x]))
+        means = centres, float(np.mean([squares(part, centres).min(1) for part in x]))
     return Model(cfg, int(state.step), tuple(shape), *host, decided, means, known)
 
 
@@ -121,7 +129,7 @@ def _has_clusters(cfg: dict[str, Any], host: PyTree, shape: Iterable[int]) -> bo
     return jax.eval_shape(method_of(cfg).predict, *host[1:], x).q is not None
 
 
-def _squares(x: Any, centres: Any) -> Any:
+def squares(x: Any, centres: Any) -> Any:
     """Squared distances f32[n, K] of x f32[n, D] to the centres f32[K, D]."""
     return (x * x).sum(-1, keepdims=True) - 2 * x @ centres.T + (centres * centres).sum(-1)
 
@@ -149,7 +157,7 @@ class Sorter:
             rows = jax.lax.with_sharding_constraint(rows, self._over)  # or heads would see all
             x = next(iter(rows.embeddings.values()))
             if rows.q is None:
-                closeness = 1 / (1 + _squares(x, means[0]) / means[1])
+                closeness = 1 / (1 + squares(x, means[0]) / means[1])
                 rows = rows._replace(q=closeness / closeness.sum(axis=1, keepdims=True))
             near = None
             if known is not None:

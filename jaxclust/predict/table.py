@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from jaxclust.predict.images import CHUNK, Images
 from jaxclust.predict.model import Sorted
 
-BLOCK = 32 * CHUNK  # images; at most as many are sorted again after a kill, in each block that was under way
+BLOCK = 16 * CHUNK  # images; at most as many are sorted again after a kill, in each block that was under way
 COLUMNS = ("file", "cluster", "name", "confidence", "margin", "novel")
 WORDS = {True: "true", False: "false", None: ""}
 TABLES = CSV, PARQUET = "predictions.csv", "predictions.parquet"

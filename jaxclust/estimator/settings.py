@@ -1,0 +1,96 @@
+"""From an estimator's parameters to a complete config."""
+
+import math
+import operator
+import os
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from sklearn.utils import check_random_state
+
+from jaxclust import config
+from jaxclust.config import ConfigError, hint
+
+METHODS = ("anchor", "cc", "mmdc", "tcc")
+BASE = "cifar10_{}_small.py"  # sized for a machine without a GPU
+NAMES = {  # parameter -> setting
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "size": "data.size",
+    "depth": "net.depth",
+    "width": "net.width",
+    "learning_rate": "optim.lr",
+}
+
+
+def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> ConfigDict:
+    """The config that parameters stand for.
+
+    Args:
+      params: of the estimator.
+      folder: where the images are, if they are at a path.
+
+    Raises:
+      ConfigError: a parameter makes no sense.
+    """
+    settings = params["settings"] or {}
+    whole = set(config.SECTIONS) <= set(settings)
+    if whole:
+        base, changed = ConfigDict(settings), {}
+    else:
+        if params["method"] not in METHODS:
+            raise ConfigError(f"method is {params['method']!r}{hint(str(params['method']), METHODS)}")
+        base, changed = config.load(config.find(BASE.format(params["method"])), {}), config.flatten(settings)
+    before = base.data.size
+    seed = params["random_state"]
+    said = {
+        "seed": seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1),
+        "clusters": params["n_clusters"],
+        "data.name": "folder",
+        "data.splits.train": "all",
+        "data.labels": "",
+        "data.dir": "" if folder is None else os.path.abspath(Path(folder).expanduser()),
+        "data.max_bad": 0.01,
+        "eval.held_out": 0,
+        "report.looks": 0,
+        "report.page": False,
+    }
+    said |= {name: params[param] for param, name in NAMES.items() if params[param] is not None}
+    cfg = config._override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
+    if not whole:  # what a view cuts out is as large a part of an image of another size
+        for name, view in cfg.views.items():
+            for key in {"crop", "crops"} & {*view} - {key for key in view if f"views.{name}.{key}" in changed}:
+                view[key] = jax.tree.map(lambda side: max(round(side * cfg.data.size / before), 1), view[key])
+    return cfg
+
+
+def fitted(cfg: ConfigDict, params: Mapping[str, Any], images: int, channels: int) -> ConfigDict:
+    """`cfg` for the images that there are.
+
+    A batch is no larger than they are, where nobody has asked for one; each epoch is recorded once; and what the shipped
+    views know of colours is averaged for grey images.
+    """
+    said, devices = config.flatten(params["settings"] or {}), jax.device_count()
+    if params["batch_size"] is None and "train.batch_size" not in said and cfg.train.batch_size > images:
+        unit = devices
+        if "group" in cfg.method:  # MMDC shares out its targets within equal groups of a batch
+            cfg.method.group = min(cfg.method.group, max(images // devices, 1) * devices)
+            unit = math.lcm(devices, cfg.method.group)
+        cfg.train.batch_size = max(images // unit, 1) * unit
+    if "train.log_every" not in said:
+        cfg.train.log_every = max(images // max(operator.index(cfg.train.batch_size), 1), 1)
+    for view in cfg.views.values():
+        for key in {"mean", "std"} & {*view} if channels == 1 else ():
+            view[key] = (float(np.mean(view[key])),)
+    return cfg
+
+
+def _text(value: Any) -> str:
+    """A value as the command line has it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str) else repr(value)
