@@ -252,6 +252,22 @@ def test_runs_without_labels_stand_apart_with_scores_that_need_none(six, tmp_pat
     assert "not compared with each other" in unlabelled
 
 
+def test_groups_without_a_common_clustering_are_not_compared(tmp_path):
+    a, b = write(tmp_path / "a", "cc"), write(tmp_path / "b", "tcc")
+    scores = json.loads((b / "scores.json").read_text())
+    kept = {key: scores[key] for key in ("step", "seed", "kmeans_pixels")}
+    (b / "scores.json").write_text(json.dumps(kept | {"kmeans_other": scores["cluster"], "paper": {}}))
+    assert "no clustering in common" in said(a, b)
+
+
+def test_a_comparison_leaves_what_else_is_in_its_folder(tmp_path):
+    mine = tmp_path / "out" / "figures" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    compare.run([write(tmp_path / "a", looks=0)], tmp_path / "out")
+    assert mine.read_bytes() == b"mine"
+
+
 def test_the_same_run_is_not_counted_twice(tmp_path):
     a, b = write(tmp_path / "a"), write(tmp_path / "b")
     with pytest.raises(ConfigError, match="is given twice"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxclust.config import ConfigError
-from jaxclust.files import replace_folder, write_atomically, write_bytes, write_csv
+from jaxclust.files import write_atomically, write_bytes, write_csv
 from jaxclust.report import table
 from jaxclust.report.compare import groups, rows, runs, tables, words
 from jaxclust.report.compare.groups import DataSet
@@ -53,7 +53,7 @@ def run(paths: Sequence[Path], folder: Path) -> None:
 
     Args:
       paths: workdirs, folders of workdirs, or patterns of either.
-      folder: made where it is not there; files of an earlier comparison are replaced.
+      folder: made where it is not there; files of the same names are replaced, others stay.
 
     Raises:
       ConfigError: there are no finished runs, one is given twice, a file of one is damaged, or `folder` is a run's.
@@ -154,10 +154,10 @@ def _write_page(comparisons: Sequence[Comparison], said: Sequence[str], folder: 
     from jaxclust.report.compare import figures, page  # drawing is slow to import, and the tables are there before it
 
     drawn = [figures.draw(c.data, c.columns, c.groups, c.stem) for c in comparisons]
-    with replace_folder(folder / "figures") as fresh:
-        for figure in itertools.chain(*drawn):
-            write_bytes(fresh / f"{figure.name}.png", figure.png)
-            write_csv(fresh / f"{figure.name}.csv", figure.header, figure.rows)
+    (folder / "figures").mkdir(exist_ok=True)  # perhaps there with an author's own, which stay
+    for figure in itertools.chain(*drawn):
+        write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
+        write_csv(folder / "figures" / f"{figure.name}.csv", figure.header, figure.rows)
     write_atomically(folder / "index.html", page.render(comparisons, drawn, said))
 
 

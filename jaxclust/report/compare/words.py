@@ -19,9 +19,9 @@ def findings(data: DataSet, columns: Sequence[Score], groups: Sequence[Row], tes
     score = next(column for column in columns if column.key in ("acc", "silhouette"))
     kind = shared(groups)
     top = best(groups, kind, score.key) if kind else None
-    if top is None:
-        return ["The groups have no clustering in common that could be compared."]
     rivals = [row for row in groups if row.kind == kind and row is not top and row.values(score.key)]
+    if not rivals:
+        return ["The groups have no clustering in common that could be compared."]
     rivals.sort(key=lambda row: -np.mean([*row.values(score.key).values()]))
     said = [
         _against(top.group, row.group, f"{score.name} of {kind}", tests[score.key, kind, row.group, top.group])
@@ -42,7 +42,7 @@ def _against(top: str, other: str, by: str, found: paired.Paired) -> str:
     where = "one seed" if found.n == 1 else f"{found.n} seeds"
     way = "above" if found.difference > 0 else "below"
     if found.p is None:
-        if not found.difference:
+        if abs(found.difference) < 1e-12:
             return f"{top} and {other} are equal in {by} on {where}."
         every = "" if found.n == 1 else ", the same on each, which no test can judge"
         return f"{top} is {way} {other} in {by} by {abs(found.difference):.3f} on {where}{every}."
