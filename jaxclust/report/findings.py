@@ -15,7 +15,7 @@ from jaxclust.metrics import balance_entropy
 from jaxclust.report import shapes as shapes_of
 from jaxclust.report.clusters import sizes_of, title
 from jaxclust.report.facts import Facts
-from jaxclust.report.shapes import FEW_BETWEEN, Shapes
+from jaxclust.report.shapes import Shapes
 
 # A cluster with less than this of an even share is there in name only.
 TINY = 0.1
@@ -27,6 +27,7 @@ EVEN = 0.9
 # Mean confidence, on a scale from chance (1 / K) to certain. Student's t is never certain: Anchor's good runs on the
 # digits have 0.46 to 0.50 and the heads of the other methods 0.9; runs with poor clusters had 0.2 and 0.1.
 SURE = 0.35
+VERY_SURE = 0.75  # on that scale, from which it is worth a word of praise
 # A cluster is unsure where others are not: at less than this share of the run's mean confidence above chance.
 UNSURE = 0.6
 # Images that changed cluster since the look before, a twentieth of training earlier. A run that has settled has 2 %.
@@ -61,7 +62,7 @@ def findings(facts: Facts) -> list[Finding]:
             *improving(facts),
         ]
     trouble = {finding.kind for finding in found if finding.severity != "good"}
-    ranked = sorted([*found, *praise(facts, trouble)], key=lambda finding: ORDER.index(finding.severity))
+    ranked = sorted([*found, *praise(facts, shapes, trouble)], key=lambda finding: ORDER.index(finding.severity))
     return [
         f._replace(text=f.text.replace("cluster", "Cluster", 1)) if f.text.startswith("cluster ") else f for f in ranked
     ]
@@ -281,7 +282,7 @@ def falling(losses: list[tuple[int, Any]]) -> float | None:
     return float(fall / whole)
 
 
-def praise(facts: Facts, trouble: set[str]) -> list[Finding]:
+def praise(facts: Facts, shapes: Shapes, trouble: set[str]) -> list[Finding]:
     """What is well, of the things that could be otherwise."""
     numbers, sizes = sizes_of(facts)
     share, found = sizes / sizes.sum(), []
@@ -294,13 +295,13 @@ def praise(facts: Facts, trouble: set[str]) -> list[Finding]:
                 f"{_percent(share.max())} of the images.",
             )
         )
-    if "cluster" in facts.scores and not trouble & {"unsure", "unsure cluster"}:
+    if "cluster" in facts.scores and _level(facts) > VERY_SURE and "unsure cluster" not in trouble:
         found.append(
             Finding(
                 "sure", "good", f"The network is sure of its clusters: mean confidence {facts.confidence.mean():.2f}."
             )
         )
-    if not trouble & {"alike", "confused", "divided"} and sizes.min() >= FEW_BETWEEN:
+    if not trouble & {"alike", "confused", "divided"} and shapes.apart():
         found.append(
             Finding("apart", "good", "Each cluster holds together, and there is a gap between it and its neighbours.")
         )
