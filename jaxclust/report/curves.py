@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxclust.report import drawing
-from jaxclust.report.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PALETTE, Figure
+from jaxclust.report.drawing import BLUE, GREEN, INK, ORANGE, PALETTE, Figure
 from jaxclust.report.facts import Facts
 
 # What is logged beside the terms of a loss; a method of a user's own may log any term.
@@ -36,10 +36,8 @@ def _losses(facts: Facts) -> Figure | None:
     terms = [name for name in dict.fromkeys(name for record in records for name in record) if name not in NO_TERM]
     values = {name: _numbers(records, name) for name in ("loss", *terms)}
     # Where each step has one term, as in passes over different tasks, a total would only repeat them.
-    repeated = [
-        any(np.isclose(values["loss"][i], values[name][i], rtol=1e-5) for name in terms) for i in range(len(records))
-    ]
-    if np.mean(repeated or [0]) > 0.5:
+    repeated = [np.isclose(values["loss"], values[name], rtol=1e-5) for name in terms]
+    if terms and np.mean(np.any(repeated, axis=0)) > 0.5:
         del values["loss"]
     if not any(np.isfinite(y).any() for y in values.values()):
         return None
@@ -48,13 +46,15 @@ def _losses(facts: Facts) -> Figure | None:
     panels = made.subplots(len(values), sharex=True, squeeze=False)[:, 0]
     colours = iter(PALETTE * len(values))
     for axes, (name, y) in zip(panels, values.items()):
-        _line(axes, x, y, color=INK if name == "loss" else next(colours))
+        there = np.array([name in record for record in records])  # a step of another task is no gap
+        _line(axes, x[there], y[there], color=INK if name == "loss" else next(colours))
         if len(values) > 1:
             axes.set_title(CALLED.get(name, name.replace("_", " ")), loc="left", fontsize=9, pad=4)
         axes.set_ylabel("loss")
         axes.grid(axis="y")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     drawing.over_epochs(panels[-1], x[-1])
+    panels[-1].set_xlabel("epoch")
     made.align_ylabels(panels)
     caption = "Training loss, mean over the steps between two records."
     if len(values) > 1:
@@ -95,7 +95,7 @@ def _scores(facts: Facts) -> Figure | None:
 def _used(facts: Facts) -> Figure:
     used, k = _numbers(facts.looks, "used_clusters"), len(facts.looks[-1]["sizes"])
     made, axes = _looks(facts.looks, {"used_clusters": ("", used, BLUE)}, "clusters with an image")
-    _reference(axes, k, f"all {k}")
+    _reference(axes, k)
     axes.set_ylim(0, 1.08 * k)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     caption = f"Clusters that hold at least one of {_images(facts.looks)}; the dashed line is all {k} of the network."
@@ -149,17 +149,22 @@ def _sizes(facts: Facts) -> Figure:
         drawing.legend(made, columns=k, title="cluster")
         how = "One line for each cluster"
     else:
-        _band(axes, x, *np.percentile(share, (0, 100), axis=1), 0.15, "smallest to largest")
-        _band(axes, x, *np.percentile(share, (25, 75), axis=1), 0.35, "middle half")
+        _band(axes, x, *np.percentile(share, (0, 100), axis=1), 0.2, "smallest to largest")
+        _band(axes, x, *np.percentile(share, (25, 75), axis=1), 0.4, "middle half")
         _line(axes, x, np.median(share, axis=1), color=BLUE, label="median")
         drawing.legend(made, columns=3)
         how = f"The {k} clusters by size"
-    axes.set_ylim(0, None)
-    _reference(axes, 100 / k, "equal")
+    beyond = ""
+    if len(share) > 2 and share[0].max() > 2 * share[1:].max():  # one cluster with everything, as many a run begins
+        axes.set_ylim(0, 1.25 * share[1:].max())
+        beyond = f" At first the largest has {share[0].max():.0f} %, beyond the top."
+    else:
+        axes.set_ylim(0, None)
+    _reference(axes, 100 / k)
     drawing.over_epochs(axes, x[-1])
     caption = (
-        f"{how}, over {_images(facts.looks)} (as in TCC, Figure 6). At the dashed line all would be of one size. "
-        "Clusters are the network's, before any were merged or split by hand."
+        f"{how}, over {_images(facts.looks)} (as in TCC, Figure 6). At the dashed line all would be of one "
+        f"size.{beyond} Clusters are the network's, before any were merged or split by hand."
     )
     header = ("step", "epoch", *(f"cluster {i}" for i in range(k)))
     rows = _rows(facts.looks, x, dict(enumerate(counts.T)))
@@ -205,28 +210,22 @@ def _looks(looks: Sequence[Mapping], lines: Mapping[str, tuple[str, np.ndarray, 
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, **how: Any) -> None:
-    """y over x, in at most about `POINTS` points; what is not finite is a gap."""
-    part = -(-len(x) // POINTS)
-    if part > 1:
-        whole = len(x) // part * part
-        # The last, shorter part goes for itself: a curve ends where the run does.
-        parts = [*x[:whole].reshape(-1, part), *([x[whole:]] if whole < len(x) else [])]
-        x_mean = np.array([np.mean(p) for p in parts])
-        parts = [*y[:whole].reshape(-1, part), *([y[whole:]] if whole < len(y) else [])]
-        y = np.array([np.mean(p) for p in parts])
-        x = x_mean
-    axes.plot(x, y, marker="o" if len(x) <= 30 else None, markersize=3.5, **how)
+    """y over x; of very many points, means of neighbours. What is not finite is a gap."""
+    if len(x) > POINTS:
+        cuts = np.linspace(0, len(x), POINTS + 1).astype(int)
+        x, y = (np.add.reduceat(values, cuts[:-1]) / np.diff(cuts) for values in (x, y))
+    axes.plot(
+        x, y, marker="o" if len(x) <= 30 else None, markersize=3.5, linewidth=1.8 if len(x) <= 100 else 1.2, **how
+    )
 
 
 def _band(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, alpha: float, label: str) -> None:
     axes.fill_between(x, low, high, color=BLUE, alpha=alpha, linewidth=0, label=label)
 
 
-def _reference(axes: Axes, y: float, text: str) -> None:
-    """A dashed line to compare with, named at its right end."""
-    axes.axhline(y, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    where = axes.get_yaxis_transform()
-    axes.text(1, y, text, transform=where, color=MUTED, fontsize=8, ha="right", va="bottom")
+def _reference(axes: Axes, y: float) -> None:
+    """A dashed line to compare with, which the caption explains."""
+    axes.axhline(y, **drawing.DASHED)
 
 
 def _epochs(records: Sequence[Mapping]) -> np.ndarray:

@@ -24,6 +24,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 # Okabe and Ito's, without the yellow and the black that white or dark paper swallows, and four that stay as far from
 # them and from each other under the three kinds of colour blindness (Machado et al., 2009).
 PALETTE = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#8020F8", "#685020", "#B0C880", "#982068")
+DASHED = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1}  # a line to compare with
 WIDTH, HEIGHT = 4.2, 3.0  # inches
 DPI = 300
 LONGEST = 18  # characters of a name that are drawn
@@ -46,11 +47,11 @@ def colour(k: int) -> str:
     return PALETTE[k % len(PALETTE)]
 
 
-def short(name: str) -> str:
-    """A name as it can be drawn: one line, and not a long one."""
-    name = "".join(c if c.isprintable() else " " for c in name)
-    name = " ".join(name.split())
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name as it can be drawn: on one line, and of a long one the beginning and the end."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    tail = longest // 3
+    return name if len(name) <= longest else f"{name[: longest - tail - 1]}…{name[-tail:]}"
 
 
 @contextlib.contextmanager
@@ -75,7 +76,6 @@ def style() -> Iterator[None]:
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,
         "ytick.labelcolor": INK,
-        "lines.linewidth": 1.8,
         "legend.frameon": False,
         "legend.handlelength": 1.6,
         "legend.borderaxespad": 0.2,
@@ -94,18 +94,18 @@ def sheet(width: float = WIDTH, height: float = HEIGHT) -> Sheet:
     return made
 
 
-def panel(made: Sheet, x: str, y: str) -> Axes:
-    """The one panel of a figure, with what its axes measure."""
+def panel(made: Sheet, x: str, y: str, across: str = "y") -> Axes:
+    """The one panel of a figure: what its axes measure, and which of them has lines across the panel."""
     axes = made.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.grid(axis="y")
+    axes.grid(axis=across)
     return axes
 
 
 def over_epochs(axes: Axes, last: float) -> None:
     """Makes the x axis one of whole epochs up to the last."""
-    axes.set_xlim(0, max(last, 1))
+    axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], nbins=6))
 
 
@@ -117,6 +117,8 @@ def legend(made: Sheet, columns: int, **how: Any) -> None:
 def finish(made: Sheet, name: str, title: str, caption: str, header: Sequence[str], rows: Iterable[Sequence]) -> Figure:
     """The drawing as a figure; the rest is as in `Figure`."""
     svg, png = io.StringIO(), io.BytesIO()
+    made.draw_without_rendering()  # which lays it out, once for both
+    made.set_layout_engine("none")
     made.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
     made.savefig(png, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return Figure(name, title, caption, for_page(svg.getvalue(), name, title), png.getvalue(), (*header,), [*rows])

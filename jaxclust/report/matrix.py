@@ -1,12 +1,13 @@
 """Figures of what came out: sizes, confidence, and clusters against classes."""
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from jaxclust import metrics
 from jaxclust.report import drawing
-from jaxclust.report.drawing import BLUE, INK, MUTED, ORANGE, Figure
+from jaxclust.report.drawing import BLUE, INK, ORANGE, Figure
 from jaxclust.report.facts import Facts
 
 BARS = 30  # clusters that have a bar each; more are a curve
@@ -28,33 +29,26 @@ def called(facts: Facts, group: int) -> str:
 
 def _sizes(facts: Facts) -> Figure:
     groups = [*facts.groups]
-    sizes = np.array([np.count_nonzero(facts.group == group) for group in groups]) if len(groups) <= BARS else None
-    if sizes is None:
-        sizes = np.bincount(facts.group, minlength=max(groups) + 1)[groups]
+    sizes = np.bincount(facts.group, minlength=max(groups) + 1)[groups]
+    bars = len(groups) <= BARS
+    made = drawing.sheet(height=max(drawing.HEIGHT, 0.7 + 0.19 * len(groups)) if bars else drawing.HEIGHT)
     equal = len(facts.group) / len(groups)
-    many = len(groups) > BARS
-    made = drawing.sheet(height=drawing.HEIGHT if many else max(drawing.HEIGHT, 0.7 + 0.19 * len(groups)))
-    number = StrMethodFormatter("{x:,.0f}")
-    if many:
-        axes = drawing.panel(made, "rank of the cluster, largest first", "images")
-        ordered = np.sort(sizes)[::-1]
-        axes.stairs(ordered, np.arange(len(sizes) + 1) + 0.5, fill=True, color=BLUE)
-        axes.set_xlim(0.5, len(sizes) + 0.5)
-        axes.axhline(equal, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.yaxis.set_major_formatter(number)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    else:
-        axes = drawing.panel(made, "images", "cluster")
-        axes.grid(visible=False)
-        axes.grid(axis="x")
-        y = np.arange(len(groups))
-        axes.barh(y, sizes, height=0.72, color=BLUE)
-        axes.set_yticks(y, [called(facts, group) for group in groups])
+    if bars:
+        axes = drawing.panel(made, "images", "cluster", across="x")
+        axes.barh(range(len(groups)), sizes, height=0.72, color=BLUE)
+        axes.set_yticks(range(len(groups)), [called(facts, group) for group in groups])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(groups) - 0.4, -0.6)
-        axes.axvline(equal, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.xaxis.set_major_formatter(number)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.axvline(equal, **drawing.DASHED | {"zorder": 2})
+        counted = axes.xaxis
+    else:
+        axes = drawing.panel(made, "rank of the cluster, largest first", "images")
+        axes.stairs(np.sort(sizes)[::-1], np.arange(len(sizes) + 1) + 0.5, fill=True, color=BLUE)
+        axes.set_xlim(0.5, len(sizes) + 0.5)
+        axes.axhline(equal, **drawing.DASHED | {"zorder": 2})
+        counted = axes.yaxis
+    counted.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    counted.set_major_locator(MaxNLocator(nbins=5, integer=True))
     caption = (
         f"Images in each of the {len(groups)} clusters, of {len(facts.group):,}; at the dashed line all would be "
         "of one size."
@@ -84,7 +78,7 @@ def _confidence(facts: Facts, matched: dict[int, int]) -> Figure:
     else:
         axes.stairs(total * share, edges, fill=True, color=BLUE)
     chance = 1 / facts.q.shape[1]
-    axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axvline(chance, **drawing.DASHED)
     axes.set_xlim(0, 1)
     caption += f" At the dashed line, 1/{facts.q.shape[1]}, it has no idea."
     rows = list(zip(edges[:-1].round(3).tolist(), edges[1:].round(3).tolist(), *(c.tolist() for c in columns)))
@@ -102,15 +96,13 @@ def _confusion(facts: Facts, matched: dict[int, int]) -> Figure:
     names = [drawing.short(facts.classes[c]) if 0 <= c < len(facts.classes) else str(c) for c in classes.tolist()]
     made = drawing.sheet(height=drawing.WIDTH)
     axes = made.subplots()
-    axes.set_xlabel("cluster, in the order of the matched classes")
-    axes.set_ylabel("class")
     # Transparent where there is nothing, so that the page's paper shows, light or dark.
     colours = np.broadcast_to((*to_rgb(BLUE), 1.0), (*share.shape, 4)).copy()
     colours[..., 3] = share
     axes.imshow(colours, interpolation="none", aspect="auto")
     axes.spines[["top", "right"]].set_visible(True)
-    _ticks(axes.xaxis, [called(facts, group) for group in order], len(order))
-    _ticks(axes.yaxis, names, len(names))
+    _name(axes.xaxis, "clusters in matched order", [called(facts, group) for group in order])
+    _name(axes.yaxis, "classes", names)
     if max(share.shape) <= NUMBERED:
         for (i, j), value in np.ndenumerate(100 * share):
             if value >= 0.5:
@@ -130,12 +122,14 @@ def _confusion(facts: Facts, matched: dict[int, int]) -> Figure:
     return drawing.finish(made, "confusion_matrix", "Confusion matrix", caption, header, rows)
 
 
-def _ticks(axis, names: list[str], count: int) -> None:
-    """Names beside each row or column, or, of many, none but numbers in between."""
-    if count > NAMED:
-        axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+def _name(axis: Axis, what: str, names: list[str]) -> None:
+    """Names beside each row or column; of very many, how many there are."""
+    if len(names) > NAMED:
+        axis.set_ticks([])
+        axis.set_label_text(f"{len(names)} {what}")
         return
-    axis.set_ticks(range(count), names, fontsize=8)
+    axis.set_label_text(what)
+    axis.set_ticks(range(len(names)), names, fontsize=8)
     axis.set_tick_params(length=0)
-    if axis.axis_name == "x" and (max(map(len, names)) > 3 or count > 16):
+    if axis.axis_name == "x" and (max(map(len, names)) > 3 or len(names) > NUMBERED):
         axis.set_tick_params(rotation=90)
