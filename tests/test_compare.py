@@ -350,4 +350,5 @@ def test_latex_spells_what_it_would_take_for_a_command():
         r"50 \% of a\_b \& c\#d \$e \{f\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
     assert table.in_latex("a--b---c") == "a-{}-b-{}-{}-c"
+    assert table.in_latex("[2cm]") == "{[}2cm]"
     assert table.in_latex("é") == "(U+00E9)"

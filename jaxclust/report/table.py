@@ -3,11 +3,12 @@
 The best of a column is bold and the second best underlined, as papers do; what prints alike ranks alike.
 """
 
-import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from jaxclust.report.markup import shown, text
 
 DASH = "–"
 MINUS = "−"
@@ -21,6 +22,7 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
+    "[": "{[}",  # after a line's end it would be a distance
     "`": "`{}",
     "'": "'{}",
     DASH: "--",
@@ -63,19 +65,14 @@ def placed(cells: Sequence[Cell], competing: Sequence[bool]) -> list[Cell]:
     return [c._replace(place=values.index(v) + 1 if v in values else 0) for c, v in zip(cells, printed)]
 
 
-def plain(text: str) -> str:
-    """Text on one line, in which what cannot be printed is spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
-
-
-def in_markdown(text: str) -> str:
+def in_markdown(words: str) -> str:
     """Text that Markdown shows as it is, also in a table."""
-    return re.sub(r"[\\`*\[\]|~$]|<(?=\S)|&(?=\S)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain(text))
+    return re.sub(r"[\\`*\[\]|~$]|<(?=\S)|&(?=\S)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", shown(words))
 
 
-def in_latex(text: str) -> str:
+def in_latex(words: str) -> str:
     """Text that LaTeX shows as it is; a letter that pdfLaTeX may not know is written as its code point."""
-    letters = (LATEX.get(c, c if c.isascii() else f"(U+{ord(c):04X})") for c in re.sub("-(?=-)", "-\0", plain(text)))
+    letters = (LATEX.get(c, c if c.isascii() else f"(U+{ord(c):04X})") for c in re.sub("-(?=-)", "-\0", shown(words)))
     return "".join(letters).replace("\0", "{}")  # two hyphens in a name are no dash
 
 
@@ -115,10 +112,9 @@ def latex(table: Table, label: str) -> str:
 
 def in_html(table: Table) -> str:
     """As an HTML table, where rows of one group share its name."""
-    escape = html.escape
-    words = [f'<th scope="col">{escape(plain(word))}</th>' for word in table.head[: table.texts]]
-    numbers = [f'<th scope="col" class="number">{escape(plain(word))}</th>' for word in table.head[table.texts :]]
-    head = "".join(words + numbers)
+    left = [f'<th scope="col">{text(word)}</th>' for word in table.head[: table.texts]]
+    right = [f'<th scope="col" class="number">{text(word)}</th>' for word in table.head[table.texts :]]
+    head = "".join(left + right)
     bodies, i = [], 0
     while i < len(table.rows):
         stop = i + 1
@@ -126,7 +122,7 @@ def in_html(table: Table) -> str:
             stop += 1
         rows = []
         for k in range(i, stop):
-            cells = [_mark(cell, lambda text: escape(plain(text)), "<b>{}</b>", "<u>{}</u>") for cell in table.rows[k]]
+            cells = [_mark(cell, text, "<b>{}</b>", "<u>{}</u>") for cell in table.rows[k]]
             first = f'<th scope="rowgroup" rowspan="{stop - i}">{cells[0]}</th>' if k == i else ""
             words = "".join(f"<td>{cell}</td>" for cell in cells[1 : table.texts])
             numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells[table.texts :])
@@ -135,12 +131,12 @@ def in_html(table: Table) -> str:
         bodies.append(f"<tbody{rule}>{''.join(rows)}</tbody>")
         i = stop
     return (
-        f"<table><caption><span>{escape(plain(table.caption))}</span></caption>"
+        f"<table><caption><span>{text(table.caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead>{''.join(bodies)}</table>"
     )
 
 
-def _mark(cell: str | Cell, escape, best: str, second: str) -> str:
+def _mark(cell: str | Cell, escape: Callable[[str], str], best: str, second: str) -> str:
     if isinstance(cell, str):
         return escape(cell)
     return {1: best, 2: second}.get(cell.place, "{}").format(escape(cell.text))
