@@ -171,6 +171,12 @@ def test_a_file_that_cannot_be_read_is_said_to_be_so(page, library):
     assert page.get("/api/state").status_code == 200
 
 
+def test_a_decision_that_cannot_be_saved_is_said_not_to_be(page, library):
+    (library.workdir / f".{decisions.FILE}.lock").mkdir()
+    answer = page.post("/api/undo", json={"seen": page.get("/api/version").json()["version"]})
+    assert (answer.status_code, "Is a directory" in answer.json()["error"]) == (500, True)
+
+
 def test_a_sheet_holds_the_images_of_its_rows(page, library):
     asked = [*range(3, 14), 0]
     answer = page.get(f"/api/sheet?rows={','.join(map(str, asked))}")

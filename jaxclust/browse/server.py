@@ -103,6 +103,7 @@ def application(library: Library, port: int, embed: Embed | None) -> ASGIApp:
         ConfigError: lambda _, e: _json({"error": str(e)}, 400),
         Unusable: lambda _, e: _json({"error": str(e)}, 422),
         RunError: lambda _, e: _json({"error": str(e)}, 500),
+        OSError: lambda _, e: _json({"error": f"{e.filename or 'a file'} failed: {e.strerror or e}"}, 500),
         ClientDisconnect: lambda _, e: _json({"error": "the request ended early"}, 400),
     }
     app = Starlette(routes=routes, exception_handlers=failed)
@@ -119,7 +120,7 @@ class Requests:
         self.embedding = threading.Lock()
 
     def version(self, request: Request) -> Response:
-        return _json({"version": self.library.now().version})
+        return _json({"version": self.library.now().version, "server": self.token})
 
     def state(self, request: Request) -> Response:
         return self._state(self.library.now(), request.query_params.get("seen"))
@@ -167,9 +168,8 @@ class Requests:
         rows = self.library.rows(now, group, order)
         sure = (now.members.confidence[rows] * 1000).round().astype(int)
         placed = rows[now.members.placed[rows]]
-        return _json(
-            {"version": now.version, "rows": rows.tolist(), "confidence": sure.tolist(), "placed": placed.tolist()}
-        )
+        listed = {"rows": rows.tolist(), "confidence": sure.tolist(), "placed": placed.tolist()}
+        return Response(json.dumps({"version": now.version, **listed}), media_type="application/json")
 
     def sheet(self, request: Request) -> Response:
         asked = request.query_params.get("rows", "").split(",")

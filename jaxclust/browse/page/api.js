@@ -9,7 +9,7 @@ export async function ask(path, options = {}) {
   try {
     response = await fetch(path, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
   } catch {
-    throw new Refused("The server cannot be reached; nothing was saved.");
+    throw new Refused("The server did not answer, so this may not be saved.");
   }
   let answer;
   try {

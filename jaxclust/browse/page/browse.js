@@ -23,6 +23,7 @@ let chosen = new Set(); // groups selected in the overview
 let view = null; // of a group: {group, order, grid}
 let open = null; // a dialog with an image: {row, dialog, group}
 let result = null; // of a search: {url, answer}
+const heirs = new Map(); // groups that this window has merged -> into which
 const places = new Map(); // where each list was scrolled to
 
 // ---- notices --------------------------------------------------------------------------------------------------
@@ -66,7 +67,20 @@ function conflict(answer) {
   update(answer);
 }
 
-const undo = () => state.last && decide(state.version, undefined, "/api/undo");
+async function undo() {
+  const { last, version } = state;
+  if (last && (await decide(version, undefined, "/api/undo"))) notice("Undone", { lines: [capital(last)] });
+}
+
+async function mergeGroups(seen, entry) {
+  const [into, ...others] = entry.groups;
+  for (const group of others) heirs.set(group, into);
+  if (await decide(seen, entry)) {
+    chosen.clear();
+    if (!view) showGroups();
+  }
+  showBar();
+}
 
 async function update(answer) {
   state = answer;
@@ -82,6 +96,7 @@ async function poll() {
     try {
       const { answer } = await ask("/api/version");
       if (poll.lost) { poll.lost.remove(); poll.lost = null; }
+      if (answer.server !== state.sheet.token) return location.reload(); // another server, perhaps of another run
       if (answer.version !== state.version) {
         const { answer: now } = await ask(`/api/state?seen=${state.version}`);
         if (now.version !== state.version) {
@@ -117,6 +132,7 @@ const imageHref = (row) => `${base().replace("#/search", "#/")}${base().endsWith
 async function render(fresh = false) {
   const at = route();
   if (at.group !== null && !state.groups.some((g) => g.group === at.group)) {
+    if (heirs.has(at.group)) return location.replace(`#/group/${heirs.get(at.group)}`);
     notice(`Group ${at.group} is no more`);
     return location.replace("#/");
   }
@@ -147,7 +163,7 @@ function showGroups() {
   $("run").textContent = state.run;
   $("about").textContent = `${count(state.images, "image")} · ${count(state.groups.length, "group")} · step ${state.step.toLocaleString("en")}`;
   keepFocus(() => main.replaceChildren(
-    el("div", { class: "head" }, el("h1", {}, count(state.groups.length, "group")), el("span", { class: "fill" }), sort),
+    el("div", { class: "head" }, el("h1", {}, "Groups"), el("span", { class: "fill" }), sort),
     el("div", { class: "cards" }, ...[...state.groups].sort(compare).map(card))));
   main.scrollTop = fresh(top, "groups");
 }
@@ -234,7 +250,7 @@ function groupHead(group, at) {
 const splitGroup = (group) => dialogs.split(state, group, decide, conflict);
 
 function mergeInto(group) {
-  dialogs.pick(state, `Merge ${title(group)} with …`, group.group, (_, other) => dialogs.merge(state, [group, other], decide));
+  dialogs.pick(state, `Merge ${title(group)} with …`, group.group, (_, other) => dialogs.merge(state, [group, other], mergeGroups));
 }
 
 function select(options, value, label, change) {
@@ -255,7 +271,7 @@ function showBar() {
       el("button", { onclick: () => view.grid.all(true), title: "Ctrl+A" }, "All"), clear);
   } else {
     const groups = state.groups.filter((group) => chosen.has(group.group));
-    bar.replaceChildren(said, el("button", { class: "primary", disabled: many < 2, onclick: () => dialogs.merge(state, groups, decide) }, "Merge …"), clear);
+    bar.replaceChildren(said, el("button", { class: "primary", disabled: many < 2, onclick: () => dialogs.merge(state, groups, mergeGroups) }, "Merge …"), clear);
   }
 }
 

@@ -67,7 +67,9 @@ export function pick(state, label, but, chosen) {
     el("p", { class: "acts" }, el("button", { onclick: () => dialog.close() }, "Cancel")));
   filter.addEventListener("input", () => {
     for (const choice of choices) choice.hidden = !choice.text.includes(filter.value.trim().toLowerCase());
-    none.hidden = choices.some((choice) => !choice.hidden);
+    const shown = choices.filter((choice) => !choice.hidden);
+    for (const choice of choices) choice.classList.toggle("first", choice === shown[0]); // which Enter takes
+    none.hidden = shown.length > 0;
   });
   dialog.addEventListener("keydown", (e) => {
     const shown = choices.filter((choice) => !choice.hidden), at = shown.indexOf(document.activeElement);
