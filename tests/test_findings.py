@@ -131,6 +131,19 @@ def test_confusion_counts_a_merged_cluster_for_its_group():
     np.testing.assert_allclose(share, [[0, wanted], [wanted, 0]], rtol=1e-5)
 
 
+def test_the_parts_of_a_split_cluster_are_not_confused():
+    facts = facts_of()
+    group = np.where((facts.group == 3) & (np.arange(len(facts.group)) % 2 == 0), 4, facts.group)
+    share = shapes.confusion(facts._replace(groups=dict.fromkeys(range(5), ""), group=group))
+    assert share[3, 4] == share[4, 3] == 0
+
+
+def test_embeddings_that_are_all_the_same_are_one_heap():
+    facts = facts_of()
+    found = kinds(facts._replace(x=np.ones_like(facts.x)))
+    assert found.keys() == {"alike"}
+
+
 def test_a_cluster_of_two_heaps_looks_like_two():
     x = facts_of().x.copy()
     x[: SIZE // 3, 40] += 9

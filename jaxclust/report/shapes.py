@@ -104,7 +104,8 @@ def confusion(facts: Facts) -> np.ndarray:
     shared = np.bincount(cluster * len(numbers) + place, minlength=clusters * len(numbers)).reshape(clusters, -1)
     owner = np.eye(len(numbers))[shared.argmax(axis=1)] * (shared.max(axis=1) > 0)[:, None]  # [K, G]
     probability = mass @ owner / np.maximum(sizes, 1)[:, None]
-    both = probability + np.diagonal(probability)[:, None]
-    wrong = np.divide(probability, both, out=np.zeros_like(both), where=(both > 0) & (np.diagonal(probability) > 0))
+    own = np.diagonal(probability)
+    both, known = probability + own[:, None], (own > 0) & (own[:, None] > 0)
+    wrong = np.divide(probability, both, out=np.zeros_like(both), where=known)
     np.fill_diagonal(wrong, 0)
     return (wrong + wrong.T) / 2

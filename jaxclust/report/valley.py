@@ -72,6 +72,8 @@ def within(x: np.ndarray, rng: np.random.Generator) -> Valley:
         mean = x[one].mean(axis=0)
         _, _, vt = np.linalg.svd(x[one] - mean, full_matrices=False)
         z = (x[one] - mean) @ vt[:WIDTH].T
+        if not z.std(axis=0).any():
+            return Valley(1.0, 0.0, 0.0)
         parts = KMeans(2, n_init=4, random_state=0).fit_predict(z)
         if min(np.bincount(parts, minlength=2)) < 2:
             return Valley(1.0, 0.0, 0.0)
