@@ -35,7 +35,7 @@ def get_config():
                     std=(0.267, 0.256, 0.276),
                 ),
             ),
-            net=dict(depth=34, stem="cifar", width=64, dtype="float32", remat=False),
+            net=dict(depth=34, stem="cifar", width=64, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="tcc",
                 views=("plain", "strong", "strong"),

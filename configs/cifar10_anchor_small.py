@@ -26,7 +26,8 @@ def get_config():
                 # At 32 pixels a crop of 8 % is 9 pixels wide.
                 strong=dict(policy="simclr", area=(0.2, 1.0), flip=0.5, strength=0.5, grey=0.2, blur=0.0),
             ),
-            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),  # small: for two cores
+            # small: for two cores
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="anchor",
                 views=("plain", "strong", "strong"),

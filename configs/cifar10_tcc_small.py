@@ -33,7 +33,8 @@ def get_config():
                     std=(0.247, 0.243, 0.262),
                 ),
             ),
-            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),  # small: for two cores
+            # small: for two cores
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="tcc",
                 views=("plain", "strong", "strong"),

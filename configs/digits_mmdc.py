@@ -28,7 +28,8 @@ def get_config():
                 centre=dict(policy="centre_crop", crop=8),
                 strong=dict(policy="mmdc", jitter=(0.0, 0.0, 0.0, 0.0), grey=0.0, flip=0.0, turn=15.0, crops=(8, 7, 6)),
             ),
-            net=dict(depth=4, stem="vgg", width=16, dtype="float32", remat=False),  # small: two cores, minutes
+            # small: two cores, minutes
+            net=dict(depth=4, stem="vgg", width=16, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="mmdc",
                 views=("centre", "strong"),

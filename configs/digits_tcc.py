@@ -29,7 +29,8 @@ def get_config():
                 # A mirrored digit is another sign, a small crop of one is any digit, and there is no colour.
                 strong=dict(policy="simclr", area=(0.4, 1.0), flip=0.0, strength=0.5, grey=0.0, blur=0.0),
             ),
-            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False),  # small: two cores, minutes
+            # small: two cores, minutes
+            net=dict(depth=18, stem="imagenet", width=16, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="tcc",
                 views=("plain", "strong", "strong"),

@@ -27,7 +27,7 @@ def get_config():
                 plain=dict(policy="plain"),  # for evaluation
                 strong=dict(policy="simclr", area=(0.08, 1.0), flip=0.5, strength=1.0, grey=0.2, blur=0.5),
             ),
-            net=dict(depth=34, stem="imagenet", width=64, dtype="float32", remat=False),
+            net=dict(depth=34, stem="imagenet", width=64, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="cc",
                 views=("strong", "strong"),

@@ -29,7 +29,7 @@ def get_config():
                     policy="mmdc", jitter=(0.0, 0.0, 0.0, 0.0), grey=0.0, flip=0.0, turn=25.0, crops=(24, 20, 16)
                 ),
             ),
-            net=dict(depth=4, stem="vgg", width=32, dtype="float32", remat=False),
+            net=dict(depth=4, stem="vgg", width=32, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="mmdc",
                 views=("centre", "strong"),

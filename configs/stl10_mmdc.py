@@ -28,7 +28,7 @@ def get_config():
                 strong=dict(policy="mmdc", jitter=(0.4, 0.4, 0.4, 0.125), grey=0.2, flip=0.5, turn=0.0, crops=(64,)),
                 crop=dict(policy="mmdc", jitter=(0.0, 0.0, 0.0, 0.0), grey=0.0, flip=0.0, turn=0.0, crops=(64,)),
             ),
-            net=dict(depth=18, stem="mmdc", width=64, dtype="float32", remat=False),
+            net=dict(depth=18, stem="mmdc", width=64, dtype="float32", remat=False, init_from=""),
             method=dict(
                 name="mmdc",
                 views=("centre", "strong"),

@@ -39,6 +39,7 @@ class Settings:
       remat: keep only each block's input and compute the block again in the backward pass, for accelerators short
         of memory. Compiled for a GPU, the temporary memory of ResNet-34's steps in float32 falls to 0.31 to 0.40 of
         what it was (see `bench.memory`); compiled for CPU nothing is saved.
+      init_from: a file of weights or a run's workdir whose backbone training starts from; "" for none.
 
     Raises:
       ValueError: if a value is none of these.
@@ -49,6 +50,7 @@ class Settings:
     width: int
     dtype: str
     remat: bool
+    init_from: str
 
     def __post_init__(self):
         choices = {
@@ -72,6 +74,7 @@ class Settings:
 def backbone(settings: Settings, kernel_init: Callable = kaiming_fan_out) -> "ResNet | VGG":
     """The network that the `net` section of a config describes."""
     fields = dataclasses.asdict(settings) | {"dtype": DTYPES[settings.dtype], "kernel_init": kernel_init}
+    del fields["init_from"]  # what it is started from is no part of it
     if settings.stem == VGG_STEM:
         del fields["depth"], fields["stem"]
         return VGG(**fields)

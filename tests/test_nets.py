@@ -16,7 +16,7 @@ from jaxclust import nets
 TORCH = np.load(Path(__file__).parent / "fixtures" / "resnet.npz")
 SHAPES = {"imagenet": (8, 65, 65, 3), "cifar": (8, 33, 33, 3), "mmdc": (8, 28, 28, 1)}
 QUICK = {"xla_backend_optimization_level": 0}  # these tests mostly compile
-SETTINGS = nets.Settings(depth=18, stem="cifar", width=4, dtype="float32", remat=False)
+SETTINGS = nets.Settings(depth=18, stem="cifar", width=4, dtype="float32", remat=False, init_from="")
 
 
 def draw(name, shape):
@@ -224,7 +224,7 @@ def test_backbone_builds_what_the_settings_say():
     assert net == nets.ResNet(50, "cifar", 4, jnp.bfloat16, True, nets.kaiming_fan_in)
     assert net.features == 128
     small = nets.backbone(
-        nets.Settings(depth=4, stem="vgg", width=8, dtype="bfloat16", remat=True), nets.kaiming_fan_in
+        nets.Settings(depth=4, stem="vgg", width=8, dtype="bfloat16", remat=True, init_from=""), nets.kaiming_fan_in
     )
     assert small == nets.VGG(8, jnp.bfloat16, True, nets.kaiming_fan_in)
 
