@@ -62,7 +62,7 @@ def kinds(facts: Facts) -> dict[str, str]:
 def test_a_good_run_gets_nothing_but_praise():
     found = findings(facts_of())
     assert [finding.kind for finding in found] == ["balanced", "sure", "apart", "settled"]
-    assert "25% to 25%" in found[0].text
+    assert "25 % to 25 %" in found[0].text
 
 
 def test_clusters_without_images_are_named_and_come_first():
@@ -74,8 +74,8 @@ def test_clusters_without_images_are_named_and_come_first():
 
 def test_a_cluster_with_most_images_has_collapsed_and_uneven_sizes_are_said():
     said = kinds(facts_of((900, 60, 60, 60)))
-    assert "Cluster 0 holds 83% of all images" in said["collapsed"]
-    assert "5.6%" in said["unbalanced"]
+    assert "Cluster 0 holds 83 % of all images" in said["collapsed"]
+    assert "5.6 %" in said["unbalanced"]
     assert "collapsed" not in kinds(facts_of((130, 110)))  # of two, one has more than half
 
 
@@ -116,7 +116,7 @@ def test_clusters_that_the_head_confuses_are_named():
     q[clusters == 1, :2] = [0.45, 0.5]
     q[clusters < 2, 2:] = 0.025
     assert "cluster 0 and cluster 1 apart" in kinds(facts_of(q=q))["confused"]
-    assert "47%" in kinds(facts_of(q=q))["confused"]
+    assert "47 %" in kinds(facts_of(q=q))["confused"]
 
 
 def test_confusion_counts_a_merged_cluster_for_its_group():
@@ -149,7 +149,7 @@ def test_a_cluster_of_two_heaps_looks_like_two():
     x[: SIZE // 3, 40] += 9
     found = [finding for finding in findings(facts_of(x=x)) if finding.severity != "good"]
     assert [(finding.kind, finding.groups) for finding in found] == [("divided", (0,))]
-    assert "about 67% and 33%" in found[0].text
+    assert "about 67 % and 33 %" in found[0].text
 
 
 HEAPS = {
@@ -184,13 +184,13 @@ def test_a_run_that_stopped_too_early_is_said():
     moved = facts.group.copy()
     moved[:48] = 3
     said = kinds(facts._replace(placed=looks(moved, facts.group)))
-    assert "10% of the images changed cluster" in said["improving"]
+    assert "10 % of the images changed cluster" in said["improving"]
     assert "--config.train.epochs=20" in said["improving"]
     moved[10:] = facts.group[10:]  # 2 %
     assert not kinds(facts._replace(placed=looks(moved, facts.group)))
 
     falls = [{"step": step, "loss": 5 - step / 50} for step in range(1, 101)]
-    assert "20% of its whole fall" in kinds(facts._replace(placed={}, metrics=falls))["improving"]
+    assert "20 % of its whole fall" in kinds(facts._replace(placed={}, metrics=falls))["improving"]
     assert not kinds(facts._replace(placed={}, metrics=falls[:5]))
     assert not kinds(facts._replace(metrics=falls))  # the clusters have settled: more would change nothing
 

@@ -340,7 +340,7 @@ def _list(words: Iterable[str], comma: str = ", ") -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.095 or share == 0 else f"{share:.1%}"
+    return f"{100 * share:.{0 if share >= 0.095 or share == 0 else 1}f} %"
 
 
 def _count(some: int, of: int) -> str:

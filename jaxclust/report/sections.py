@@ -209,7 +209,7 @@ use Tab and the arrow keys, to see it larger with its name.</p>
 
 
 def card(facts: Facts, one: Cluster, at: int) -> str:
-    numbers = [f'<span class="num">{one.size:,} images ({one.share:.1%})</span>']
+    numbers = [f'<span class="num">{one.size:,} images ({100 * one.share:.1f} %)</span>']
     if one.size:
         numbers.append(f'<span class="num">confidence {one.confidence:.2f}</span>')
     if one.nearest is not None:
@@ -245,13 +245,13 @@ def _made_of(facts: Facts, one: Cluster) -> str:
     listed = max(sum(count >= LEAST * one.size for _, count in one.labels[:PARTS]), 1)
     parts = [
         f"<li{' class=right' * (label == one.label)}><bdi>{text(class_name(facts, label))}</bdi> "
-        f'<span class="num">({count / one.size:.0%})</span></li>'
+        f'<span class="num">({100 * count / one.size:.0f} %)</span></li>'
         for label, count in one.labels[:listed]
     ]
     rest, others = sum(count for _, count in one.labels[listed:]), len(one.labels) - listed
     if rest:
         said = f"{others} other{'s' * (others > 1)}"
-        parts.append(f'<li>{said} <span class="num">({max(rest / one.size, LEAST):.0%})</span></li>')
+        parts.append(f'<li>{said} <span class="num">({100 * max(rest / one.size, LEAST):.0f} %)</span></li>')
     if one.label is None:
         parts.append("<li>no label is left to match it, so all of its images count as wrong</li>")
     return f'<ul class="made"><li class="lead">Labels</li>{"".join(parts)}</ul>'
@@ -260,7 +260,7 @@ def _made_of(facts: Facts, one: Cluster) -> str:
 def _said(facts: Facts, row: int) -> str:
     label = "" if facts.labels is None else f", label {class_name(facts, int(facts.labels[row]))}"
     name = image_name(facts, row)
-    return text(f"{name}, {facts.confidence[row]:.0%} certain{label}")
+    return text(f"{name}, {100 * facts.confidence[row]:.0f} % certain{label}")
 
 
 def _link(facts: Facts, number: int) -> str:
