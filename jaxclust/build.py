@@ -17,6 +17,9 @@ from jaxclust.feed import Feed
 from jaxclust.types import DataSpec, Method, State
 
 
+MAKING = ("train", "import")  # modes that begin a run
+
+
 class Run(NamedTuple):
     """Everything a mode needs, checked and built before anything is compiled."""
 
@@ -117,11 +120,11 @@ def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> 
     path = config.find(args.config) if args.config else None
     workdir = args.workdir or (path and Path("runs") / path.stem)
     saved = workdir and workdir / "config.json"
-    if args.mode != "train" and saved and not saved.is_file():
+    if args.mode not in MAKING and saved and not saved.is_file():
         raise ConfigError(f"there is no run in {workdir} (it has no config.json); train first, or give its --workdir")
     if path:
         cfg = config.load(path, overrides)
-    elif args.mode != "train" and workdir:
+    elif args.mode not in MAKING and workdir:
         cfg = config.from_json(saved, overrides)
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")

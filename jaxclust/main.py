@@ -37,7 +37,7 @@ MODES = {
     "report": "a page about the run: scores, curves, clusters, findings",
     "browse": "a local page to work in: look through clusters, name, merge, split them, move images",
     "predict": "sort new images into a run's clusters",
-    "compare": "several runs in one table",
+    "compare": "several runs in one table and on one page",
     "suggest-k": "which number of clusters a checkpoint's embeddings speak for",
     "probe": "train a linear classifier on a checkpoint's frozen features",
     "export": "the network as StableHLO and ONNX, with its weights and a model card",
@@ -66,7 +66,14 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--step", type=int, help=f"{', '.join(RESTORING)}: the checkpoint (default: the newest)")
     parser.add_argument("--k", metavar="LOW:HIGH", help="suggest-k: the numbers of clusters to try (default: 2:30)")
     parser.add_argument("--port", type=int, help="browse: where to listen, on this machine alone (default: 8321)")
-    parser.add_argument("--runs", metavar="A,B,...", help="compare: workdirs, or folders that hold some")
+    parser.add_argument("--runs", metavar="A,B,...", help="compare: workdirs, folders of workdirs, or patterns")
+    parser.add_argument("--images", type=Path, help="predict: a folder, list of files (.txt), archive, array or image")
+    parser.add_argument("--into", type=Path, metavar="DIR", help="predict: make a folder of links for each cluster")
+    parser.add_argument("--copy", action="store_const", const=True, help="predict: copies instead of links")
+    parser.add_argument("--embeddings", action="store_const", const=True, help="predict: vectors in the Parquet file")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="predict, export: where to write (default: the workdir)"
+    )
     parser.add_argument(
         "--from",
         dest="origin",
@@ -101,6 +108,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         ("--k", args.k, ("suggest-k",)),
         ("--port", args.port, ("browse",)),
         ("--runs", args.runs, ("compare",)),
+        ("--images", args.images, ("predict",)),
+        ("--into", args.into, ("predict",)),
+        ("--copy", args.copy, ("predict",)),
+        ("--embeddings", args.embeddings, ("predict",)),
+        ("--out", args.out, ("predict", "export")),
         ("--from", args.origin, ("prepare", "import")),
     ):
         if value is not None and args.mode not in goes_with:
@@ -125,6 +137,9 @@ def main(argv: list[str]) -> None:
         distributed.join(processes, os.environ)
     preemption = Preemption()
     build.use_compilation_cache()
+    if args.mode == "predict":
+        modes.run_predict(args, overrides)
+        return
     ks = modes.range_of(args.k) if args.mode == "suggest-k" else None
     run = build.build(args, overrides)
     if args.mode == "train":
@@ -136,6 +151,9 @@ def main(argv: list[str]) -> None:
             if run.report.page:
                 modes.run_report(run, state, preemption.due)
         return
+    if args.mode == "import":
+        modes.run_import(run, args.origin)
+        return
     if args.mode == "browse":
         modes.run_browse(run, args.step, 8321 if args.port is None else args.port)
         return
@@ -145,6 +163,8 @@ def main(argv: list[str]) -> None:
         modes.run_probe(run, state, preemption.due)
     elif args.mode == "suggest-k":
         modes.run_suggest_k(run, state, ks, preemption.due)
+    elif args.mode == "export":
+        modes.run_export(run, state, args.out)
     elif args.mode == "report":
         modes.run_report(run, state, preemption.due)
     else:

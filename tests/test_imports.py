@@ -17,12 +17,12 @@ RANKS = [
     {"decisions", "predictions"},
     {"feed"},
     {"train", "evaluate", "probe", "suggest_k", "prepare"},
-    {"progress"},
+    {"progress", "predict"},
     {"report", "browse"},
     {"build"},
     {"interop"},
     {"modes"},
-    {"main"},
+    {"main", "estimator"},
     {"bench"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

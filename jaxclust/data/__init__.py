@@ -59,6 +59,10 @@ class Source(NamedTuple):
         names = self.names and hashlib.sha256("\0".join(self.names).encode(errors="surrogatepass")).hexdigest()
         return {"images": len(self.images), "names": names}
 
+    def about(self) -> dict[str, Any]:
+        """What a run keeps of its images: the fingerprint, and (H, W, C), which new images are brought to."""
+        return self.fingerprint() | {"shape": [*self.images.shape[1:]]}
+
 
 def load(s: Settings) -> dict[str, Source]:
     """Reads every split of `data.splits`.

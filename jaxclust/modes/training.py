@@ -14,6 +14,7 @@ from jaxclust.build import Run, feeds
 from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError
 from jaxclust.files import locked, write_atomically, write_csv, write_json
+from jaxclust.interop import weights
 from jaxclust.log import Log
 from jaxclust.preemption import Due, never
 from jaxclust.progress import Progress
@@ -75,7 +76,10 @@ def run_training(run: Run, due: Due = never) -> State:
       Preempted: it was due to stop, and the state is saved.
     """
     with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:
-        state = checkpoints.restore(run.like) if checkpoints.steps else run.init()
+        if checkpoints.steps:
+            state = checkpoints.restore(run.like)
+        else:
+            state = weights.start(run.config.net.init_from, run.init, run.like)
         step, last = int(state.step), run.plan.stages[-1]
         lead = jax.process_index() == 0
         if lead:
@@ -87,10 +91,7 @@ def run_training(run: Run, due: Due = never) -> State:
                     file=sys.stderr,
                 )
             write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
-            about = {
-                name: source.fingerprint() | {"shape": source.images.shape[1:]} for name, source in run.sources.items()
-            }
-            write_json(run.workdir / "data.json", about)
+            write_json(run.workdir / "data.json", {name: source.about() for name, source in run.sources.items()})
             _report_skipped(run)
         with Log(
             run.workdir,
