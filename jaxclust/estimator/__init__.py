@@ -124,7 +124,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             params = self.get_params(deep=False)
             cfg = settings.complete(params, X if inputs.is_path(X) else None)
             source, found, index = self._source(X, cfg)
-            cfg = settings.fitted(cfg, params, len(source.images), source.images.shape[-1])
+            cfg = settings.fitted(cfg, params, source.images.shape)
             if self.workdir is None:
                 workdir = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="jaxclust-")))
             else:

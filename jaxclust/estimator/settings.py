@@ -18,6 +18,7 @@ from jaxclust.config import ConfigError, hint
 
 METHODS = ("anchor", "cc", "mmdc", "tcc")
 BASE = "cifar10_{}_small.py"  # sized for a machine without a GPU
+SIDE = 32  # of its images, pixels
 NAMES = {  # parameter -> setting
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
@@ -46,7 +47,6 @@ def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> Con
         if params["method"] not in METHODS:
             raise ConfigError(f"method is {params['method']!r}{hint(str(params['method']), METHODS)}")
         base, changed = config.load(config.find(BASE.format(params["method"])), {}), config.flatten(settings)
-    before = base.data.size
     seed = params["random_state"]
     said = {
         "seed": seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1),
@@ -61,32 +61,38 @@ def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> Con
         "report.page": False,
     }
     said |= {name: params[param] for param, name in NAMES.items() if params[param] is not None}
-    cfg = config._override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
-    if not whole:  # what a view cuts out is as large a part of an image of another size
-        for name, view in cfg.views.items():
-            for key in {"crop", "crops"} & {*view} - {key for key in view if f"views.{name}.{key}" in changed}:
-                view[key] = jax.tree.map(lambda side: max(round(side * cfg.data.size / before), 1), view[key])
-    return cfg
+    return config._override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
 
 
-def fitted(cfg: ConfigDict, params: Mapping[str, Any], images: int, channels: int) -> ConfigDict:
+def fitted(cfg: ConfigDict, params: Mapping[str, Any], shape: tuple[int, int, int, int]) -> ConfigDict:
     """`cfg` for the images that there are.
 
-    A batch is no larger than they are, where nobody has asked for one; each epoch is recorded once; and what the shipped
-    views know of colours is averaged for grey images.
+    Where nobody has asked for something else, a batch is no larger than they are, each epoch is recorded once, and the
+    shipped views cut as large a part out of an image as they do of 32 pixels, and take grey for the mean of colours.
+
+    Args:
+      cfg, params: as above.
+      shape: [N, H, W, C] of the images.
     """
+    images, *sides, channels = shape
     said, devices = config.flatten(params["settings"] or {}), jax.device_count()
+    grouped = "group" in cfg.method and "method.group" not in said  # within which MMDC shares out its targets
     if params["batch_size"] is None and "train.batch_size" not in said and cfg.train.batch_size > images:
         unit = devices
-        if "group" in cfg.method:  # MMDC shares out its targets within equal groups of a batch
+        if grouped:
             cfg.method.group = min(cfg.method.group, max(images // devices, 1) * devices)
             unit = math.lcm(devices, cfg.method.group)
         cfg.train.batch_size = max(images // unit, 1) * unit
+    if grouped:
+        cfg.method.group = max(g for g in range(1, cfg.method.group + 1) if cfg.train.batch_size % g == 0)
     if "train.log_every" not in said:
         cfg.train.log_every = max(images // max(operator.index(cfg.train.batch_size), 1), 1)
-    for view in cfg.views.values():
-        for key in {"mean", "std"} & {*view} if channels == 1 else ():
-            view[key] = (float(np.mean(view[key])),)
+    if not set(config.SECTIONS) <= set(params["settings"] or {}):
+        for name, view in cfg.views.items():
+            for key in {"crop", "crops"} & {*view} - {key for key in view if f"views.{name}.{key}" in said}:
+                view[key] = jax.tree.map(lambda side: max(round(side * min(sides) / SIDE), 1), view[key])
+            for key in {"mean", "std"} & {*view} if channels == 1 else ():
+                view[key] = (float(np.mean(view[key])),)
     return cfg
 
 
