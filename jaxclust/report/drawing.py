@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
 
@@ -89,7 +91,7 @@ def style() -> Iterator[None]:
 
 def sheet(width: float = WIDTH, height: float = HEIGHT) -> Sheet:
     """An empty figure, in inches."""
-    made = Sheet(figsize=(width, height), layout="constrained", facecolor="none")
+    made = Sheet(figsize=(width, height), dpi=DPI, layout="constrained")
     made.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
     return made
 
@@ -116,11 +118,14 @@ def legend(made: Sheet, columns: int, **how: Any) -> None:
 
 def finish(made: Sheet, name: str, title: str, caption: str, header: Sequence[str], rows: Iterable[Sequence]) -> Figure:
     """The drawing as a figure; the rest is as in `Figure`."""
+    # `savefig` would draw each twice, to lay it out anew.
     svg, png = io.StringIO(), io.BytesIO()
-    made.draw_without_rendering()  # which lays it out, once for both
+    made.draw_without_rendering()
     made.set_layout_engine("none")
-    made.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
-    made.savefig(png, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    made.set_facecolor("white")
+    FigureCanvasAgg(made).print_png(png, metadata={"Software": None})
+    made.set_facecolor("none")
+    FigureCanvasSVG(made).print_svg(svg, metadata={"Date": None})  # last, as it sets a resolution of its own
     return Figure(name, title, caption, for_page(svg.getvalue(), name, title), png.getvalue(), (*header,), [*rows])
 
 
