@@ -16,7 +16,6 @@ from jaxclust.config import ConfigError, hint, settings
 from jaxclust.feed import Feed
 from jaxclust.types import DataSpec, Method, State
 
-
 MAKING = ("train", "import")  # modes that begin a run
 
 

@@ -21,6 +21,10 @@ FILES = {
         "| `example_onnx.py` | runs it with ONNX Runtime and nothing else |",
     ),
 }
+ALWAYS = (
+    "| `groups.json` | number and name of each group, in the order of the probabilities |",
+    "| `weights.safetensors` | parameters (`params.`) and batch statistics (`stats.`) by name, float32, kernels HWIO |",
+)
 RUN = {
     "stablehlo": "pip install jax\npython example_jax.py images.npy",
     "onnx": "pip install onnxruntime\npython example_onnx.py images.npy",
@@ -58,7 +62,7 @@ def card(
         f"# {method} on {_data_name(name)}\n\n"
         f"Sorts images into {len(decided.groups())} groups that it found without labels. Made with jaxclust "
         f"{__version__}, from step {step:,} of a run of seed {run.config.seed}.",
-        _files(run, formats, width),
+        _files(run, formats, len(decided.groups()), width),
         _data(run),
         _method(run),
         _groups(decided),
@@ -105,20 +109,18 @@ def _measured(scores: Mapping[str, Any] | None) -> dict[str, float]:
     return {key: row[key] for key in METRICS if row.get(key) is not None}
 
 
-def _files(run: Run, formats: Sequence[str], width: int) -> str:
-    h, w, c = run.sources["train"].images.shape[1:]
+def _files(run: Run, formats: Sequence[str], groups: int, width: int) -> str:
     rows = [row for name in formats for row in FILES[name]]
+    table = "\n".join(["## Use", "", "| file | what it is |", "| --- | --- |", *rows, *ALWAYS])
+    if not formats:
+        return table
+    h, w, c = run.sources["train"].images.shape[1:]
     commands = "\n".join(RUN[name] for name in formats)
-    mode = "RGB" if c == 3 else "L"
-    return f"""## Use
-
-{"".join(f"{row}{chr(10)}" for row in ("| file | what it is |", "| --- | --- |", *rows))}\
-| `groups.json` | number and name of each group, in the order of the probabilities |
-| `weights.safetensors` | parameters (`params.`) and batch statistics (`stats.`) by name, float32, kernels HWIO |
+    return f"""{table}
 
 The predictor takes `images`, uint8 `[b, {h}, {w}, {c}]` of any number b, and gives
 
-1. `probabilities`, float32 `[b, groups]`: rows sum to one, as the network has them and not calibrated;
+1. `probabilities`, float32 `[b, {groups}]`: rows sum to one, as the network has them and not calibrated;
 2. `groups`, int32 `[b]`: numbers as in `groups.json`;
 3. `embedding`, float32 `[b, {width}]`, to compare images by.
 
@@ -128,8 +130,9 @@ All that happens to an image before the network is inside: give it the images as
 import numpy as np
 from PIL import Image
 
-images = [Image.open(f).convert("{mode}").resize(({w}, {h}), Image.Resampling.BILINEAR) for f in files]
-np.save("images.npy", np.stack([np.asarray(image).reshape({h}, {w}, {c}) for image in images]))
+images = [Image.open(file).convert("{"RGB" if c == 3 else "L"}") for file in files]
+images = [np.asarray(image.resize(({w}, {h}), Image.Resampling.BILINEAR)) for image in images]
+np.save("images.npy", np.stack(images).reshape(-1, {h}, {w}, {c}))
 ```
 
 ```sh
@@ -163,10 +166,10 @@ def _method(run: Run) -> str:
 def _groups(decided: Decisions) -> str:
     rows = "\n".join(f"| {number} | {_cell(name)} |" for number, name in decided.groups().items())
     done = [entry["do"] for entry in decided.entries]
-    what = ", ".join(f"{done.count(do)} {do}s" for do in ("rename", "merge", "split") if do in done)
+    what = ", ".join(f"{do} {done.count(do)}" for do in ("rename", "merge", "split") if do in done)
     text = f"## Groups\n\n| group | name |\n| --- | --- |\n{rows}\n\n"
     if what:
-        text += f"A person looked at the network's {decided.clusters} clusters and decided: {what}."
+        text += f"A person looked at the network's {decided.clusters} clusters and decided: {what} times."
     else:
         text += "They are the network's clusters, in no order; nobody has looked at them yet."
     if "move" in done:

@@ -107,12 +107,12 @@ def predictor(run: Run, method: Method, state: State, decided: Decisions) -> Cal
 
 def stablehlo(predict: Callable[[jax.Array], tuple], images: jax.ShapeDtypeStruct) -> bytes:
     """`predict` with a symbolic batch, as `jax.export.deserialize` reads it."""
-    before = jax.config.jax_hlo_source_file_canonicalization_regex
-    jax.config.update("jax_hlo_source_file_canonicalization_regex", r"^.*[/\\]")  # no paths of this machine in it
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine, and the same bytes every time
     try:
         return bytes(jax_export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
     finally:
-        jax.config.update("jax_hlo_source_file_canonicalization_regex", before)
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def weights(run: Run, state: State) -> bytes:

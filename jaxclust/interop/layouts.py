@@ -214,7 +214,8 @@ def _check(file: File, wanted: Mapping[str, tuple[int, ...]], heads: bool) -> No
     ]
     if problems:
         raise ConfigError(
-            f"{file.path}, a checkpoint of {layout.title}, is not of this config's network: {'; '.join(problems)}"
+            f"{file.path}, a checkpoint of {layout.title}, is not of this config's network, which net.depth, net.stem "
+            f"and clusters make: {'; '.join(problems)}"
         )
 
 

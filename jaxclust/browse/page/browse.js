@@ -1,19 +1,15 @@
 // The page: what it shows follows from its address (`#/`, `#/group/3/typical`, `.../image/17`) and the groups' state.
 
 import { ask, post, Refused, search } from "./api.js";
+import { card, SORTS, stepCards } from "./cards.js";
 import * as dialogs from "./dialogs.js";
+import { takeDrops } from "./drop.js";
 import { Grid } from "./grid.js";
 import * as look from "./look.js";
-import { count, el, name, percent, setSheet, strip, title } from "./pieces.js";
+import { count, el, keep, kept, name, percent, select, setSheet, title } from "./pieces.js";
 
 const POLL = 2000; // milliseconds between questions whether another window has decided something
 const ORDERS = { typical: "Most typical first", uncertain: "Least certain first", file: "By file" };
-const SORTS = {
-  number: ["By number", (a, b) => a.group - b.group],
-  size: ["Largest first", (a, b) => b.size - a.size],
-  sure: ["Least certain first", (a, b) => (a.confidence ?? 2) - (b.confidence ?? 2)],
-  name: ["By name", (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true })],
-};
 const SIZES = [48, 64, 96, 128, 192];
 
 const $ = (id) => document.getElementById(id);
@@ -23,6 +19,8 @@ let chosen = new Set(); // groups selected in the overview
 let view = null; // of a group: {group, order, grid}
 let open = null; // a dialog with an image: {row, dialog, group}
 let result = null; // of a search: {url, answer}
+let turn = Promise.resolve(); // of this window's decisions
+const mine = new Map(); // versions that this window's decisions have followed -> the version that they led to
 const heirs = new Map(); // groups that this window has merged -> into which
 const places = new Map(); // where each list was scrolled to
 
@@ -53,11 +51,26 @@ async function attempt(question) {
   }
 }
 
-async function decide(seen, entry, path = "/api/decide") {
-  const got = await attempt(() => post(path, entry === undefined ? { seen } : { seen, entry }));
+// One thing after another; what was begun while this window's own last decision was under way has seen that, too.
+function inTurn(work) {
+  const done = turn.then(work);
+  turn = done.catch(() => {});
+  return done;
+}
+
+const decide = (seen, entry) => inTurn(() => send(mine.get(seen) ?? seen, { entry }, "/api/decide"));
+
+async function send(seen, more, path) {
+  const got = await attempt(() => post(path, { seen, ...more }));
   if (got === null) return false;
   if (got.changed) conflict(got.answer);
-  else await update(got.answer);
+  else {
+    const now = got.answer.version;
+    for (const [before, then] of mine) if (then === seen) mine.set(before, now);
+    mine.set(seen, now);
+    mine.delete(now);
+    await update(got.answer);
+  }
   return !got.changed;
 }
 
@@ -67,10 +80,10 @@ function conflict(answer) {
   update(answer);
 }
 
-async function undo() {
+const undo = () => inTurn(async () => {
   const { last, version } = state;
-  if (last && (await decide(version, undefined, "/api/undo"))) notice("Undone", { lines: [capital(last)] });
-}
+  if (last && (await send(version, {}, "/api/undo"))) notice("Undone", { lines: [capital(last)] });
+});
 
 async function mergeGroups(seen, entry) {
   const [into, ...others] = entry.groups;
@@ -85,6 +98,8 @@ async function mergeGroups(seen, entry) {
 async function update(answer) {
   state = answer;
   setSheet(state.sheet);
+  $("run").textContent = state.run;
+  $("about").textContent = `${count(state.images, "image")} · ${count(state.groups.length, "group")} · step ${state.step.toLocaleString("en")}`;
   chosen = new Set([...chosen].filter((group) => state.groups.some((g) => g.group === group)));
   $("undo").disabled = !state.last;
   $("undo").title = state.last ? `Undo (Ctrl+Z): ${state.last}` : "Nothing has been decided";
@@ -93,13 +108,14 @@ async function update(answer) {
 
 async function poll() {
   if (!document.hidden && state) {
+    const seen = state.version;
     try {
       const { answer } = await ask("/api/version");
       if (poll.lost) { poll.lost.remove(); poll.lost = null; }
       if (answer.server !== state.sheet.token) return location.reload(); // another server, perhaps of another run
-      if (answer.version !== state.version) {
-        const { answer: now } = await ask(`/api/state?seen=${state.version}`);
-        if (now.version !== state.version) {
+      if (answer.version !== seen && state.version === seen) {
+        const { answer: now } = await ask(`/api/state?seen=${seen}`);
+        if (now.version !== seen && state.version === seen) {
           notice("Changed in another window", { lines: now.news.map(capital) });
           await update(now);
         }
@@ -160,36 +176,10 @@ function showGroups() {
   const sort = select(SORTS, kept("sort", "number"), "Order of groups", (value) => { keep("sort", value); showGroups(); });
   const top = main.scrollTop;
   document.title = `${state.run} · jaxclust`;
-  $("run").textContent = state.run;
-  $("about").textContent = `${count(state.images, "image")} · ${count(state.groups.length, "group")} · step ${state.step.toLocaleString("en")}`;
   keepFocus(() => main.replaceChildren(
     el("div", { class: "head" }, el("h1", {}, "Groups"), el("span", { class: "fill" }), sort),
-    el("div", { class: "cards" }, ...[...state.groups].sort(compare).map(card))));
-  main.scrollTop = fresh(top, "groups");
-}
-
-const fresh = (top, key) => places.get(key) ?? top;
-
-function card(group) {
-  const box = el("input", { type: "checkbox", "aria-label": `Select ${title(group)}`, checked: chosen.has(group.group) });
-  const node = el("article", { class: "card", "data-group": group.group });
-  const mark = () => node.classList.toggle("chosen", box.checked);
-  box.addEventListener("change", () => {
-    chosen[box.checked ? "add" : "delete"](group.group);
-    mark();
-    showBar();
-  });
-  mark();
-  const sure = el("span", { class: "meter", title: "Mean probability that the network gives this group" }, el("span", {}));
-  sure.firstChild.style.width = `${(group.confidence ?? 0) * 100}%`;
-  node.append(
-    el("a", { class: "cover", href: `#/group/${group.group}`, "data-key": `group ${group.group}`, "aria-label": title(group) },
-      group.size ? strip(group.typical) : el("span", { class: "hint" }, "No images")),
-    el("div", { class: "line" }, box, name(group, "h2"),
-      el("button", { class: "quiet", title: "Rename (r)", "aria-label": `Rename ${title(group)}`, onclick: () => dialogs.rename(state, group, decide) }, "✎"),
-    ),
-    el("div", { class: "line small" }, el("span", {}, count(group.size, "image")), el("span", { class: "fill" }), sure, el("span", { class: "number" }, percent(group.confidence))));
-  return node;
+    el("div", { class: "cards" }, ...[...state.groups].sort(compare).map((group) => card(group, chosen, showBar, renameGroup)))));
+  main.scrollTop = places.get("groups") ?? top;
 }
 
 async function showGroup(at, again) {
@@ -223,8 +213,6 @@ async function showGroup(at, again) {
   main.scrollTop = top;
   view.grid.root.classList.toggle("sureness", at.order === "uncertain");
   document.title = `${title(group)} · ${state.run}`;
-  $("run").textContent = state.run;
-  $("about").textContent = `${count(state.images, "image")} · ${count(state.groups.length, "group")} · step ${state.step.toLocaleString("en")}`;
 }
 
 function groupHead(group, at) {
@@ -236,7 +224,7 @@ function groupHead(group, at) {
   return el("div", { class: "group head" },
     el("a", { class: "back", href: "#/", "aria-label": "All groups", title: "All groups (Esc)" }, "‹"),
     el("span", { class: "titled" }, name(group, "h1"),
-      el("button", { class: "quiet", "data-key": "rename", title: "Rename (r)", "aria-label": "Rename", onclick: () => dialogs.rename(state, group, decide) }, "✎")),
+      el("button", { class: "quiet", "data-key": "rename", title: "Rename (r)", "aria-label": "Rename", onclick: () => renameGroup(group) }, "✎")),
     el("span", { class: "hint" }, `${count(group.size, "image")} · ${percent(group.confidence)} sure`),
     el("span", { class: "fill" }),
     select(Object.fromEntries(Object.entries(ORDERS).map(([k, v]) => [k, [v]])), at.order, "Order of images",
@@ -247,16 +235,11 @@ function groupHead(group, at) {
     el("button", { "data-key": "merge", onclick: () => mergeInto(group), disabled: state.groups.length < 2 }, "Merge …"));
 }
 
+const renameGroup = (group) => dialogs.rename(state, group, decide);
 const splitGroup = (group) => dialogs.split(state, group, decide, conflict);
 
 function mergeInto(group) {
   dialogs.pick(state, `Merge ${title(group)} with …`, group.group, (_, other) => dialogs.merge(state, [group, other], mergeGroups));
-}
-
-function select(options, value, label, change) {
-  const node = el("select", { "aria-label": label, "data-key": label, onchange: () => change(node.value) },
-    ...Object.entries(options).map(([key, [text]]) => el("option", { value: key, selected: key === value }, text)));
-  return node;
 }
 
 function showBar() {
@@ -352,14 +335,6 @@ async function searchWith(file) {
 
 // ---- what the user does ---------------------------------------------------------------------------------------
 
-function kept(key, otherwise) {
-  try { return localStorage.getItem(`jaxclust ${key}`) ?? otherwise; } catch { return otherwise; }
-}
-
-function keep(key, value) {
-  try { localStorage.setItem(`jaxclust ${key}`, value); } catch { /* a private window keeps nothing */ }
-}
-
 addEventListener("keydown", (e) => {
   if (!state || e.target.matches("input:not([type=checkbox]), select, textarea")) return;
   const modal = document.querySelector("dialog[open]:not(.looking)");
@@ -377,24 +352,14 @@ addEventListener("keydown", (e) => {
   } else if (e.key === "m" && open && open.row !== null) moveOpen();
   else if (open) return;
   else if (e.key === "m" && view?.grid.selected.size) moveSelected();
-  else if (e.key === "r" && named) dialogs.rename(state, named, decide);
+  else if (e.key === "r" && named) renameGroup(named);
   else if (e.key === "s" && group) splitGroup(group);
   else if (e.key === "Escape" && (view ? view.grid.selected.size : chosen.size)) clearSelection();
   else if (e.key === "Escape" && view) location.hash = "/";
-  else if (e.key.startsWith("Arrow") && !view && !e.shiftKey) return stepCards(e);
+  else if (e.key.startsWith("Arrow") && !view && !e.shiftKey) return stepCards(e, main);
   else return;
   e.preventDefault();
 });
-
-// From one group to the next that lies in that direction.
-function stepCards(e) {
-  const covers = [...main.querySelectorAll(".cover")], at = covers.indexOf(document.activeElement);
-  if (at < 0) return covers[0]?.focus();
-  const tops = covers.map((cover) => cover.getBoundingClientRect().top);
-  const columns = tops.filter((top) => top === tops[0]).length;
-  covers[at + { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[e.key]]?.focus();
-  e.preventDefault();
-}
 
 main.addEventListener("scroll", () => places.set(view ? base() : "groups", main.scrollTop), { passive: true });
 addEventListener("hashchange", () => render());
@@ -403,20 +368,8 @@ $("undo").addEventListener("click", undo);
 $("help").addEventListener("click", dialogs.keys);
 $("search").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => { const [file] = $("file").files; $("file").value = ""; if (file) searchWith(file); });
+takeDrops($("drop"), searchWith);
 $("notices").popover = "manual";
-
-let inside = 0;
-const dragsFile = (e) => e.dataTransfer?.types.includes("Files");
-addEventListener("dragenter", (e) => { if (dragsFile(e)) { inside++; $("drop").hidden = false; } });
-addEventListener("dragleave", (e) => { if (dragsFile(e) && --inside <= 0) { inside = 0; $("drop").hidden = true; } });
-addEventListener("dragover", (e) => e.preventDefault());
-addEventListener("drop", (e) => {
-  e.preventDefault(); // else the browser would leave the page for the file
-  inside = 0;
-  $("drop").hidden = true;
-  const [file] = e.dataTransfer.files;
-  if (file) searchWith(file);
-});
 
 const start = await attempt(() => ask("/api/state"));
 if (start) {

@@ -59,3 +59,18 @@ export function strip(rows, each = () => el("span")) {
   if (rows.length) sight.observe(box);
   return box;
 }
+
+// What this browser remembers from visit to visit.
+export function kept(key, otherwise) {
+  try { return localStorage.getItem(`jaxclust ${key}`) ?? otherwise; } catch { return otherwise; }
+}
+
+export function keep(key, value) {
+  try { localStorage.setItem(`jaxclust ${key}`, value); } catch { /* a private window keeps nothing */ }
+}
+
+export function select(options, value, label, change) {
+  const node = el("select", { "aria-label": label, "data-key": label, onchange: () => change(node.value) },
+    ...Object.entries(options).map(([key, [text]]) => el("option", { value: key, selected: key === value }, text)));
+  return node;
+}
