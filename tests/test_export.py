@@ -1,0 +1,212 @@
+"""What leaves jaxclust says the same as jaxclust, whole or not at all, and needs nothing of it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import conftest
+import jax
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+import yaml
+from jax import export as jax_export
+
+from jaxclust import build, decisions, evaluate
+from jaxclust.config import ConfigError
+from jaxclust.interop import export
+from jaxclust.types import State
+
+STEP = 5
+converts = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("jax2onnx", "onnxruntime"))), reason="jax2onnx or onnxruntime is missing"
+)
+
+
+def some_state(run: build.Run) -> State:
+    """Random weights that keep activations near one, without compiling the run's `init`."""
+    rng = np.random.default_rng(0)
+
+    def draw(a):
+        return rng.normal(0, max(np.prod(a.shape[:-1]), 1) ** -0.5, a.shape).astype(a.dtype)
+
+    params = jax.tree.map(draw, run.like.params)
+    stats = jax.tree.map(lambda a: rng.uniform(0.5, 1.5, a.shape).astype(a.dtype), run.like.stats)
+    return State(np.int32(STEP), jax.random.key(0), params, stats, opt=(), memory=())
+
+
+@pytest.fixture
+def exported(small_run, tmp_path):
+    """A function: (config, formats, overrides) -> an export after a person's decisions, and what it must say."""
+
+    def make(path, formats, **overrides) -> SimpleNamespace:
+        run = small_run(path, tmp_path / "run", overrides=overrides)
+        state = some_state(run)
+        view = run.plan.views[run.eval.view]
+        said = evaluate.embed(state, run.plan.method, view, build.feeds(run)["train"], run.plan.mesh, 16)
+        q, h = said.q, next(iter(said.embeddings.values()))
+        largest, *others = np.argsort(-np.bincount(q.argmax(1), minlength=4)).tolist()
+        far = h[q.argmax(1) == largest]  # its parts are around images that are far apart, so that rounding moves none
+        far = far[[0, np.argmax(np.linalg.norm(far - far[0], axis=1))]]
+        entries = (
+            {"do": "merge", "groups": others[:2]},
+            {"do": "split", "group": largest, "into": [largest, 4], "centres": far.tolist()},
+            {"do": "rename", "group": 4, "name": "cats | dogs"},
+        )
+        decided = decisions.Decisions(STEP, 4, entries)
+        folder = export.export(run, state, decided, formats=formats)
+        groups, _ = decided.members(q, h, None)
+        return SimpleNamespace(
+            run=run,
+            state=state,
+            decided=decided,
+            folder=folder,
+            images=run.sources["train"].images,
+            wanted=(decided.follow(q, h), groups, h),
+        )
+
+    return make
+
+
+def agrees(said, wanted):
+    p, groups, h = map(np.asarray, said)
+    n = len(p)
+    np.testing.assert_allclose(p, wanted[0][:n], atol=1e-4)
+    np.testing.assert_allclose(h, wanted[2][:n], atol=1e-4 * np.abs(wanted[2]).max())
+    assert (groups == wanted[1][:n]).all()
+
+
+@pytest.mark.parametrize("method", conftest.METHODS)
+def test_stablehlo_says_what_the_run_says(exported, method):
+    e = exported(conftest.config_of(method), ("stablehlo",))
+    blob = (e.folder / "predictor.stablehlo").read_bytes()
+    predictor = jax_export.deserialize(bytearray(blob))
+    assert predictor.platforms == ("cpu", "cuda", "tpu")
+    program = predictor.mlir_module()
+    assert "callback" not in program
+    assert str(conftest.ROOT).encode() not in blob
+    for n in (1, 36):
+        agrees(predictor.call(e.images[:n]), e.wanted)
+
+
+@converts
+@pytest.mark.parametrize("method", conftest.METHODS)
+def test_onnx_says_what_the_run_says(exported, method):
+    import onnxruntime
+
+    e = exported(conftest.config_of(method), ("onnx",))
+    session = onnxruntime.InferenceSession(e.folder / "predictor.onnx")
+    for n in (1, 36):
+        agrees(session.run(None, {"images": e.images[:n]}), e.wanted)
+
+
+@converts
+def test_onnx_of_a_run_in_bfloat16_computes_in_float32_what_it_sees_in_colour(exported):
+    import onnxruntime
+
+    e = exported(conftest.ROOT / "configs" / "cifar10_mmdc_small.py", ("onnx",), **{"net.dtype": "bfloat16"})
+    session = onnxruntime.InferenceSession(e.folder / "predictor.onnx")
+    *_, h = session.run(None, {"images": e.images})
+    np.testing.assert_allclose(h, e.wanted[2], atol=0.05 * np.abs(e.wanted[2]).max())  # of bfloat16's 8 bits
+
+
+def test_the_example_needs_jax_alone(exported, tmp_path):
+    e = exported(conftest.config_of("cc"), ("stablehlo",))
+    np.save(tmp_path / "images.npy", e.images)
+    script = e.folder / "example_jax.py"
+    assert len(script.read_text().splitlines()) <= 20
+    without = "import runpy, sys; sys.modules |= dict.fromkeys(['jaxclust', 'flatbuffers', 'flax'])"
+    command = [sys.executable, "-c", f"{without}; runpy.run_path(sys.argv.pop(1), run_name='__main__')", script]
+    out = subprocess.run([*command, tmp_path / "images.npy"], check=True, capture_output=True, text=True, cwd=tmp_path)
+    rows = [line.split("\t") for line in out.stdout.splitlines()]
+    assert [int(row) for row, *_ in rows] == [*range(36)]
+    assert [int(group) for _, group, *_ in rows] == e.wanted[1].tolist()
+    assert {name for _, group, name, _ in rows if group == "4"} == {"cats | dogs"}
+    at = [[*e.decided.groups()].index(group) for group in e.wanted[1]]
+    np.testing.assert_allclose([float(p) for *_, p in rows], e.wanted[0][np.arange(36), at], atol=1e-4)
+
+
+def test_weights_and_groups_are_the_runs(exported):
+    e = exported(conftest.config_of("tcc"), ())
+    read = safetensors.numpy.load_file(e.folder / "weights.safetensors")
+    np.testing.assert_array_equal(
+        read["params.backbone.stem.conv.kernel"], e.state.params["backbone"]["stem"]["conv"]["kernel"]
+    )
+    assert len(read) == len(jax.tree.leaves((e.state.params, e.state.stats)))
+    with safetensors.safe_open(e.folder / "weights.safetensors", "numpy") as f:
+        about = json.loads(f.metadata()["jaxclust"])
+    assert (about["method"], about["step"], about["config"]["clusters"]) == ("tcc", STEP, 4)
+    groups = json.loads((e.folder / "groups.json").read_text())
+    assert {int(group): name for group, name in groups.items()} == e.decided.groups()
+
+
+def test_the_card_has_front_matter_scores_of_its_own_step_and_no_place_of_this_machine(exported, tmp_path):
+    e = exported(conftest.config_of("cc"), (), **{"data.dir": str(tmp_path)})
+    assert "Not measured." in (e.folder / "README.md").read_text()
+    row = {"acc": 0.5, "nmi": 0.25, "ari": 0.125, "ami": 0.2, "used_clusters": 4, "silhouette": None}
+    scores = {"step": STEP, "seed": 0, "cluster": row, "kmeans_pixels": row, "paper": {"ours": row}}
+    for step in (STEP, STEP + 1):
+        (e.run.workdir / "scores.json").write_text(json.dumps(scores | {"step": step}))
+        export.export(e.run, e.state, e.decided, formats=())
+        text = (e.folder / "README.md").read_text()
+        front = yaml.safe_load(text.split("---\n")[1])
+        assert (front["library_name"], front["license"], front["datasets"]) == ("jaxclust", "other", ["digits"])
+        assert "| 4 | cats \\| dogs |" in text
+        assert "Li et al., AAAI 2021" in text
+        assert str(tmp_path) not in text
+        if step == STEP:
+            assert front["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.5}
+            assert "| cluster | 0.500 | 0.250 | 0.125 | 0.200 | 4 |  |" in text
+        else:
+            assert "model-index" not in front
+            assert f"measured at step {STEP + 1}" in text
+
+
+def test_twice_is_the_same_and_half_is_nothing(exported, monkeypatch):
+    e = exported(conftest.config_of("cc"), ("stablehlo",))
+    before = {path.name: path.read_bytes() for path in e.folder.iterdir()}
+    export.export(e.run, e.state, e.decided, formats=("stablehlo",))
+    assert {path.name: path.read_bytes() for path in e.folder.iterdir()} == before
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.numpy, "save", interrupted)
+    other = e.state.replace(params=jax.tree.map(lambda a: a + 1, e.state.params))
+    with pytest.raises(KeyboardInterrupt):
+        export.export(e.run, other, e.decided, formats=("stablehlo",))
+    assert {path.name: path.read_bytes() for path in e.folder.iterdir()} == before
+    assert [path.name for path in e.run.workdir.iterdir()] == ["export"]
+
+
+def test_what_cannot_be_exported_is_refused_and_changes_nothing(small_run, tmp_path, monkeypatch):
+    run = small_run(
+        conftest.config_of("mmdc"), tmp_path / "run", overrides={"method.means": "none", "method.refine_epoch": "2"}
+    )
+    state, decided, folder = some_state(run), decisions.Decisions(STEP, 4), tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").touch()
+
+    def refused(what, formats, folder=None):
+        with pytest.raises(ConfigError, match=what):
+            export.export(run, state, decided, folder, formats)
+
+    refused("has no clusters of its own", ("stablehlo",))
+    refused("photos is there and is no earlier export", ("stablehlo",), folder)
+    refused("there is no format 'onx' .did you mean onnx", ("onx",))
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    refused(r"pip install 'jaxclust\[onnx\]'", ("onnx",))
+    assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
+    assert not (run.workdir / "export").exists()
+
+
+def test_the_examples_are_short_and_know_nothing_of_jaxclust():
+    for path in (Path(export.__file__).parent / "examples").iterdir():
+        if path.suffix == ".py":
+            text = path.read_text()
+            assert len(text.splitlines()) <= 20
+            assert "import jaxclust" not in text
