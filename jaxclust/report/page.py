@@ -54,7 +54,11 @@ def html(facts: Facts, maps: list[tsne.Map], drawn: list[figures.Figure]) -> str
     styles = [_pictures(facts, sheets, largest)]
 
     named: dict[str, str] = {}
-    drawn = [figure._replace(svg=markup.unstyled(figure.svg, named)) for figure in drawn if figure.name[:5] != "tsne_"]
+    drawn = [
+        figure._replace(svg=markup.unstyled(figure.svg, named))
+        for figure in drawn
+        if not figure.name.startswith("tsne_")
+    ]
     matrix = next((figure for figure in drawn if figure.name == "confusion_matrix"), None)
     curves = [figure for figure in drawn if figure is not matrix]
     parts = {
