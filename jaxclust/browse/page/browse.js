@@ -19,7 +19,7 @@ let chosen = new Set(); // groups selected in the overview
 let view = null; // of a group: {group, order, grid}
 let open = null; // a dialog with an image: {row, dialog, group}
 let result = null; // of a search: {url, answer}
-let turn = Promise.resolve(); // of this window's decisions
+let queue = Promise.resolve(); // of this window's decisions
 const mine = new Map(); // versions that this window's decisions have followed -> the version that they led to
 const heirs = new Map(); // groups that this window has merged -> into which
 const places = new Map(); // where each list was scrolled to
@@ -53,8 +53,8 @@ async function attempt(question) {
 
 // One thing after another; what was begun while this window's own last decision was under way has seen that, too.
 function inTurn(work) {
-  const done = turn.then(work);
-  turn = done.catch(() => {});
+  const done = queue.then(work);
+  queue = done.catch(() => {});
   return done;
 }
 
