@@ -144,6 +144,14 @@ def test_large_images_become_small_and_do_not_run_into_each_other(shape, size):
     assert whole.shape == (size[1], 3 * width)
 
 
+def test_pictures_of_noise_still_make_a_page_to_mail():
+    images = RNG.integers(0, 255, (8, 96, 96, 3), np.uint8)  # nothing compresses worse
+    weight = {side: len(thumbnails.sheet(images, range(8), largest=side).uri) / 8 for side in (64, 96)}
+    points = 1000 * weight[page.POINT]
+    assert points + page.MANY * weight[thumbnails.LARGEST] < 30e6
+    assert points + 3 * page.SHOWN[-1][1] * 200 * weight[page.LITTLE] < 30e6  # of 200 clusters
+
+
 def test_a_page_without_labels_says_nothing_about_labels():
     facts = facts_of(labels=None, settings=facts_of().settings | {"data.labels": ""})
     source = page.html(facts, maps_of(facts), [])
