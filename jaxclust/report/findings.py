@@ -4,7 +4,7 @@ Nothing here looks at a label. Thresholds are below with their reasons; on a run
 the good news.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from jaxclust.metrics import balance_entropy
 from jaxclust.report import shapes as shapes_of
-from jaxclust.report.clusters import sizes_of, title
+from jaxclust.report.clusters import sizes_of
 from jaxclust.report.facts import Facts
 from jaxclust.report.shapes import Shapes
+from jaxclust.report.words import are, counted, have, listed, look, named, paired, percent
 
 # A cluster with less than this of an even share is there in name only.
 TINY = 0.1
@@ -36,7 +37,6 @@ MOVING, SETTLED = 0.05, 0.02
 LAST, FALLING, MATTERS = 0.2, 4.0, 0.02
 # k-means on the same features has a better silhouette by this: the head lags. Heads that have learnt differ by 0.02.
 LAGS = 0.05
-NAMED = 3  # clusters or pairs that a sentence names, at most
 
 ORDER = ("bad", "look", "good")
 
@@ -78,7 +78,7 @@ def collapsed(facts: Facts) -> list[Finding]:
             Finding(
                 "collapsed",
                 "bad",
-                f"{_names(facts, numbers[[largest]])} holds {_percent(sizes[largest] / sizes.sum())} of all images: "
+                f"{named(facts, numbers[[largest]])} holds {percent(sizes[largest] / sizes.sum())} of all images: "
                 f"the clusters have collapsed. Train anew with another seed or a lower optim.lr, or see whether "
                 f"the views change the images too much.",
                 (int(numbers[largest]),),
@@ -90,7 +90,7 @@ def collapsed(facts: Facts) -> list[Finding]:
             Finding(
                 "unused",
                 "bad",
-                f"{_count(len(empty), len(sizes))} {_have(len(empty))} no images: {_names(facts, empty)}. Train longer "
+                f"{counted(len(empty), len(sizes))} {have(len(empty))} no images: {named(facts, empty)}. Train longer "
                 f"or with another seed; if it stays so, there may be fewer groups than clusters (--mode=suggest-k).",
                 tuple(map(int, empty)),
             )
@@ -102,8 +102,8 @@ def collapsed(facts: Facts) -> list[Finding]:
             Finding(
                 "tiny",
                 "look",
-                f"{_count(len(tiny), len(sizes))} {_have(len(tiny))} hardly any images, the smallest {least:,} where "
-                f"an even share is {even:,.0f}: {_names(facts, tiny)}. They may be a rare kind, or left over.",
+                f"{counted(len(tiny), len(sizes))} {have(len(tiny))} hardly any images, the smallest {least:,} where "
+                f"an even share is {even:,.0f}: {named(facts, tiny)}. They may be a rare kind, or left over.",
                 tuple(map(int, tiny)),
             )
         )
@@ -123,8 +123,8 @@ def unbalanced(facts: Facts) -> list[Finding]:
         Finding(
             "unbalanced",
             "look",
-            f"Sizes are uneven: {_names(facts, numbers[[high]])} holds {_percent(share[high])} of the images and "
-            f"{_names(facts, numbers[[low]])} {_percent(share[low])} (entropy of sizes {evenness:.2f}, even is 1). If "
+            f"Sizes are uneven: {named(facts, numbers[[high]])} holds {percent(share[high])} of the images and "
+            f"{named(facts, numbers[[low]])} {percent(share[low])} (entropy of sizes {evenness:.2f}, even is 1). If "
             f"your images are not that uneven, look whether the largest mixes several kinds.",
             (int(numbers[high]), int(numbers[low])),
         )
@@ -142,7 +142,7 @@ def unsure(facts: Facts) -> list[Finding]:
             Finding(
                 "unsure",
                 "bad" if level < SURE / 2 else "look",
-                f"Confidence is low: {mean:.2f} on average, where a guess has {chance:.2f}. {_percent(undecided)} of "
+                f"Confidence is low: {mean:.2f} on average, where a guess has {chance:.2f}. {percent(undecided)} of "
                 f"the images are in no cluster with more than half of their probability. Train longer; trust only each "
                 f"cluster's typical images.",
             )
@@ -157,8 +157,8 @@ def unsure(facts: Facts) -> list[Finding]:
         Finding(
             "unsure cluster",
             "look",
-            f"{_names(facts, numbers[weak])} {_are(len(weak))} less sure than the rest: mean confidence "
-            f"{_list(f'{c:.2f}' for c in means[weak])}, {mean:.2f} over all images. Look at the least certain images.",
+            f"{named(facts, numbers[weak])} {are(len(weak))} less sure than the rest: mean confidence "
+            f"{listed(f'{c:.2f}' for c in means[weak])}, {mean:.2f} over all images. Look at the least certain images.",
             tuple(map(int, numbers[weak])),
         )
     ]
@@ -172,7 +172,7 @@ def alike(facts: Facts, shapes: Shapes) -> list[Finding]:
             Finding(
                 "alike",
                 "look",
-                f"{_pairs(facts, pairs)} look like one cluster{' each' * (len(pairs) > 1)}: their embeddings "
+                f"{paired(facts, pairs)} look like one cluster{' each' * (len(pairs) > 1)}: their embeddings "
                 f"run into each other, with no gap between. If their images agree, merge them, or train for "
                 f"fewer clusters (--mode=suggest-k).",
                 tuple(dict.fromkeys(sum(pairs, ()))),
@@ -186,8 +186,8 @@ def alike(facts: Facts, shapes: Shapes) -> list[Finding]:
             Finding(
                 "confused",
                 "look",
-                f"The network hardly tells {_pairs(facts, pairs)} apart: of the probability that the two share, the "
-                f"wrong one has {_percent(confused[0][2])}{' (at most)' * (len(pairs) > 1)}. Compare their images, and "
+                f"The network hardly tells {paired(facts, pairs)} apart: of the probability that the two share, the "
+                f"wrong one has {percent(confused[0][2])}{' (at most)' * (len(pairs) > 1)}. Compare their images, and "
                 f"merge them if they agree.",
                 tuple(dict.fromkeys(sum(pairs, ()))),
             )
@@ -205,9 +205,9 @@ def divided(facts: Facts, shapes: Shapes) -> list[Finding]:
         Finding(
             "divided",
             "look",
-            f"{_names(facts, [*two])} {_look(len(two), 'like')} two clusters{' each' * (len(two) > 1)}: "
-            f"{'the first' if len(two) > 1 else 'it'} falls apart into about {_percent(1 - first.share)} and "
-            f"{_percent(first.share)} of its images, with few in between (density {first.depth:.2f} of that of the "
+            f"{named(facts, [*two])} {look(len(two), 'like')} two clusters{' each' * (len(two) > 1)}: "
+            f"{'the first' if len(two) > 1 else 'it'} falls apart into about {percent(1 - first.share)} and "
+            f"{percent(first.share)} of its images, with few in between (density {first.depth:.2f} of that of the "
             f"smaller part). Look whether they are two kinds; if so, split it, or train for more clusters.",
             tuple(two),
         )
@@ -239,11 +239,11 @@ def improving(facts: Facts) -> list[Finding]:
     if moved is None:
         if fall is None:
             return []
-        what = f"the loss fell by {_percent(fall)} of its whole fall in the last fifth of training"
+        what = f"the loss fell by {percent(fall)} of its whole fall in the last fifth of training"
     elif moved > MOVING or (moved > SETTLED and fall is not None):
-        what = f"{_percent(moved)} of the images changed cluster between the last two looks"
+        what = f"{percent(moved)} of the images changed cluster between the last two looks"
         what += (
-            f", and the loss was still falling ({_percent(fall)} of its whole fall in the last fifth)" if fall else ""
+            f", and the loss was still falling ({percent(fall)} of its whole fall in the last fifth)" if fall else ""
         )
     else:
         return []
@@ -291,8 +291,8 @@ def praise(facts: Facts, shapes: Shapes, trouble: set[str]) -> list[Finding]:
             Finding(
                 "balanced",
                 "good",
-                f"All {len(numbers)} clusters are in use; each holds {_percent(share.min())} to "
-                f"{_percent(share.max())} of the images.",
+                f"All {len(numbers)} clusters are in use; each holds {percent(share.min())} to "
+                f"{percent(share.max())} of the images.",
             )
         )
     if "cluster" in facts.scores and _level(facts) > VERY_SURE and "unsure cluster" not in trouble:
@@ -310,7 +310,7 @@ def praise(facts: Facts, shapes: Shapes, trouble: set[str]) -> list[Finding]:
             Finding(
                 "settled",
                 "good",
-                f"The clusters have settled: {_percent(moving(facts.placed))} of the images changed between the last "
+                f"The clusters have settled: {percent(moving(facts.placed))} of the images changed between the last "
                 f"two looks.",
             )
         )
@@ -321,39 +321,3 @@ def _level(facts: Facts) -> float:
     """Mean confidence on a scale from chance, 0, to certain, 1."""
     chance = 1 / facts.q.shape[1]
     return (float(np.mean(facts.confidence)) - chance) / (1 - chance)
-
-
-def _names(facts: Facts, numbers: Iterable[int]) -> str:
-    """ "cats, cluster 4 and 3 more"."""
-    return _list(title(facts, int(n)) for n in numbers)
-
-
-def _pairs(facts: Facts, pairs: Sequence[tuple[int, int]]) -> str:
-    return _list((f"{title(facts, a)} and {title(facts, b)}" for a, b in pairs), "; ")
-
-
-def _list(words: Iterable[str], comma: str = ", ") -> str:
-    words = [*words]
-    if len(words) > NAMED:
-        return f"{comma.join(words[:NAMED])} and {len(words) - NAMED} more"
-    return f"{comma.join(words[:-1])} and {words[-1]}" if len(words) > 1 and comma == ", " else comma.join(words)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.{0 if share >= 0.095 or share == 0 else 1}f} %"
-
-
-def _count(some: int, of: int) -> str:
-    return f"{some} of {of} clusters"
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _look(count: int, how: str) -> str:
-    return f"{'looks' if count == 1 else 'look'} {how}"
