@@ -48,7 +48,7 @@ def _losses(facts: Facts) -> Figure | None:
     for axes, (name, y) in zip(panels, values.items()):
         there = np.array([name in record for record in records])  # a step of another task is no gap
         _line(axes, x[there], y[there], color=INK if name == "loss" else next(colours))
-        if len(values) > 1:
+        if [*values] != ["loss"]:
             axes.set_title(CALLED.get(name, name.replace("_", " ")), loc="left", fontsize=9, pad=4)
         axes.set_ylabel("loss")
         axes.grid(axis="y")
@@ -86,7 +86,7 @@ def _scores(facts: Facts) -> Figure | None:
     caption = f"Agreement of the clusters with the labels, over {_images(looks)}; 100 % is full agreement."
     lines = {name: (word, 100 * _numbers(looks, name), colour) for name, (word, colour) in called.items()}
     made, axes = _looks(looks, lines, "score (%)")
-    axes.set_ylim(min(0, *axes.get_ylim()), 100)
+    axes.set_ylim(min(-2, np.floor(min(np.nanmin(y) for _, y, _ in lines.values()))), 102)
     rows = _rows(looks, _at(looks), {name: _numbers(looks, name) for name in called})
     title = "Agreement with the labels over epochs"
     return drawing.finish(made, "scores", title, caption, ("step", "epoch", *called), rows)
@@ -156,10 +156,11 @@ def _sizes(facts: Facts) -> Figure:
         how = f"The {k} clusters by size"
     beyond = ""
     if len(share) > 2 and share[0].max() > 2 * share[1:].max():  # one cluster with everything, as many a run begins
-        axes.set_ylim(0, 1.25 * share[1:].max())
+        top = 1.25 * share[1:].max()
         beyond = f" At first the largest has {share[0].max():.0f} %, beyond the top."
     else:
-        axes.set_ylim(0, None)
+        top = axes.get_ylim()[1]
+    axes.set_ylim(-0.015 * top, top)
     _reference(axes, 100 / k)
     drawing.over_epochs(axes, x[-1])
     caption = (

@@ -67,7 +67,7 @@ def _confidence(facts: Facts, matched: dict[int, int]) -> Figure:
     header, columns = ("from", "to", "images"), [total]
     caption = f"How sure the network is of each of {len(confidence):,} images."
     if matched:
-        expected = np.full(max(facts.groups) + 1, -1)
+        expected = np.full(max(facts.groups) + 1, facts.labels.min() - 1)  # of a cluster without a class: none
         expected[[*matched]] = [*matched.values()]
         right = np.histogram(confidence[expected[facts.group] == facts.labels], edges)[0]
         axes.stairs(total * share, edges, fill=True, color=ORANGE, label="another class")

@@ -100,7 +100,7 @@ def draw(facts: Facts, maps: list[Map]) -> list[Figure]:
     class_colours = {} if facts.labels is None else _colours(facts.labels[rows], clusters[-1])
     figures = []
     for at, members in zip(maps, clusters):
-        when = f"after {at.epoch} epochs" if at.epoch else "before training"
+        when = f"after {at.epoch} epoch{'s' * (at.epoch > 1)}" if at.epoch else "before training"
         figures.append(_map(facts, at, members, "cluster", when, cluster_colours))
         if facts.labels is not None:
             figures.append(_map(facts, at, facts.labels[rows], "class", when, class_colours))
@@ -127,9 +127,10 @@ def _map(facts: Facts, at: Map, members: np.ndarray, kind: str, when: str, colou
         box = dict(boxstyle="round,pad=0.15", facecolor=PAPER, edgecolor="none", alpha=0.8)
         text = drawing.short(_called(facts, kind, k), 14)
         axes.text(x, y, text, ha=side, va="center", fontsize=8, bbox=box).set_in_layout(False)
+    whose = "the network's cluster at that time" if kind == "cluster" and at.clusters is not None else kind
     caption = (
         f"The embedding “{facts.space}” of {len(members):,} images in two dimensions by t-SNE, {when}, coloured by "
-        f"{kind}. Each map starts from the one before; distances between groups of points mean little."
+        f"{whose}. Each map starts from the one before; distances between groups of points mean little."
     )
     if len(present) > len(drawing.PALETTE):
         caption += f" There are {len(drawing.PALETTE)} colours, so several {PLURAL[kind]} share one."
