@@ -1,0 +1,240 @@
+"""The estimator does as scikit-learn's do, with images, and a command's run is the same thing."""
+
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+
+import jaxclust
+from jaxclust import DeepCluster
+from jaxclust.config import ConfigError
+from jaxclust.estimator import settings
+
+DIGITS = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[:90]  # u8[90, 8, 8]
+LABELS = load_digits().target[:90]
+VIEWS = {"views.strong.policy": "plain"}
+# MMDC without augmentation: most of the others' time is the compilation of their views.
+SMALL = dict(
+    method="mmdc",
+    n_clusters=3,
+    epochs=1,
+    batch_size=24,
+    size=16,
+    depth=4,
+    width=4,
+    verbose=0,
+    settings={"net.stem": "vgg", "method.rotation": False, "method.rotation_view": "", "method.refine_epoch": 1000},
+)
+
+
+def small(**changed) -> DeepCluster:
+    return DeepCluster(**SMALL | changed)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """An estimator whose run is kept, and what its callback was told."""
+    heard = []
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    estimator = small(epochs=2, workdir=workdir, callbacks=[lambda epoch, said: heard.append((epoch, said["loss"]))])
+    return estimator.fit(DIGITS), heard
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_fit_says_nothing_and_leaves_nothing_behind(tmp_path, capfd):
+    heard = []
+
+    def stop(epoch, said):
+        heard.append(epoch)
+        print("heard")
+        raise StopIteration
+
+    estimator = small(epochs=50, callbacks=[stop]).fit(DIGITS)
+    assert heard == [1]
+    assert estimator.n_iter_ == len(estimator.history_) == 1
+    assert capfd.readouterr() == ("heard\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_of_images_fits_together(fitted):
+    estimator, heard = fitted
+    n, g = len(DIGITS), 3
+    assert estimator.labels_.shape == (n,)
+    assert estimator.predict(DIGITS).tolist() == estimator.labels_.tolist()
+    q = estimator.predict_proba(DIGITS)
+    assert q.shape == (n, g)
+    np.testing.assert_allclose(q.sum(axis=1), 1, atol=1e-5)
+    assert np.array([*estimator.groups_])[q.argmax(axis=1)].tolist() == estimator.labels_.tolist()
+    x = estimator.transform(DIGITS)
+    assert estimator.cluster_centers_.shape == (g, x.shape[1])
+    for group in set(estimator.labels_.tolist()):
+        np.testing.assert_allclose(estimator.cluster_centers_[group], x[estimator.labels_ == group].mean(0), atol=1e-4)
+    assert -1 <= estimator.score(DIGITS) <= 1
+    assert estimator.score(DIGITS, LABELS) == pytest.approx(
+        estimator.score(DIGITS, np.array(list("abcdefghij"))[LABELS])
+    )
+    assert estimator.novel(DIGITS).mean() < 0.1
+    assert estimator.image_shape_ == (8, 8, 1)
+    assert [epoch for epoch, _ in heard] == [1, 2] == [row["epoch"] for row in estimator.history_]
+    assert len(estimator.get_feature_names_out()) == x.shape[1]
+    # One at a time, as floats, and larger, they are the same images.
+    assert estimator.predict(DIGITS[:3] / 255).tolist() == estimator.labels_[:3].tolist()
+    np.testing.assert_allclose(estimator.predict_proba(DIGITS[5:6]), q[5:6], atol=1e-5)
+    assert estimator.predict(np.repeat(DIGITS[:3, ..., None], 3, axis=-1)).tolist() == estimator.labels_[:3].tolist()
+
+
+def test_it_is_saved_pickled_cloned_and_loaded(fitted, tmp_path):
+    estimator, _ = fitted
+    q = estimator.predict_proba(DIGITS)
+    estimator.save(tmp_path / "model.npz")
+    silent = clone(estimator).set_params(callbacks=())
+    assert silent.get_params() == estimator.get_params() | {"callbacks": ()}
+    estimator.set_params(callbacks=())  # functions of a test do not pickle
+    joblib.dump(estimator, tmp_path / "model.joblib")
+    for other in (
+        jaxclust.load(tmp_path / "model.npz"),
+        jaxclust.load(estimator.workdir),
+        joblib.load(tmp_path / "model.joblib"),
+        pickle.loads(pickle.dumps(estimator)),
+    ):
+        np.testing.assert_allclose(other.predict_proba(DIGITS), q, atol=1e-6)
+        assert other.labels_.tolist() == estimator.labels_.tolist()
+        np.testing.assert_allclose(other.cluster_centers_, estimator.cluster_centers_, atol=1e-6)
+        assert other.novel(255 - DIGITS).tolist() == estimator.novel(255 - DIGITS).tolist()
+        assert other.history_ == estimator.history_
+        assert other.n_iter_ == 2
+    (tmp_path / "bad.npz").write_bytes((tmp_path / "model.npz").read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"bad.npz is no model that DeepCluster.save has written, or is damaged"):
+        jaxclust.load(tmp_path / "bad.npz")
+    joblib.dump({"about": 1}, tmp_path / "pickled")
+    with pytest.raises(ConfigError, match="is no model"):
+        jaxclust.load(tmp_path / "pickled")
+    with pytest.raises(ConfigError, match="there is a run in .* already"):
+        estimator.fit(DIGITS)
+
+
+def test_what_was_loaded_is_trained_as_the_original_was(fitted):
+    estimator, _ = fitted
+    again = clone(jaxclust.load(estimator.workdir)).set_params(verbose=0).fit(DIGITS)
+    assert again.labels_.tolist() == estimator.labels_.tolist()
+    np.testing.assert_allclose(again.cluster_centers_, estimator.cluster_centers_, atol=1e-5)
+
+
+def test_files_are_images_and_those_that_are_none_are_marked(fitted, tmp_path):
+    estimator, _ = fitted
+    for i in range(30):
+        Image.fromarray(DIGITS[i]).save(tmp_path / f"{i:02d}.png")
+    files = [tmp_path / f"{i:02d}.png" for i in range(30)]
+    files[4].write_bytes(b"no image")
+    files.append(files[0])
+    said = estimator.predict(files)
+    assert said.tolist() == [*estimator.labels_[:4], -1, *estimator.labels_[5:30], estimator.labels_[0]]
+    assert np.isnan(estimator.transform(files)[4]).all()
+    assert estimator.predict(tmp_path).tolist() == said[:30].tolist()
+    assert estimator.names(tmp_path) == [path.name for path in files[:30]]
+    one = small(settings=SMALL["settings"] | {"data.max_bad": 0.1})
+    labels = one.fit_predict(files)
+    assert len(labels) == 31
+    assert np.flatnonzero(labels == -1).tolist() == [4]
+    assert labels[30] == labels[0]
+    one.fit(tmp_path)
+    assert one.files_ == [path.name for path in files[:30]]
+    assert one.labels_.tolist() == one.predict(tmp_path).tolist()
+
+
+def test_a_pipeline_and_a_grid_search(tmp_path):
+    flat = DIGITS.reshape(len(DIGITS), -1).astype(float)
+    pipeline = make_pipeline(MinMaxScaler(), small(image_shape=(8, 8)))
+    assert pipeline.fit_predict(flat).shape == (len(flat),)
+    assert pipeline[-1].n_features_in_ == 64
+    assert pipeline.transform(flat).shape == (len(flat), 128)
+    with pytest.raises(ValueError, match="expecting 64 features"):
+        pipeline[-1].predict(flat[:, :32])
+    search = GridSearchCV(small(), {"n_clusters": [2, 3]}, cv=2).fit(DIGITS)  # no labels: scored by the silhouette
+    assert search.best_params_["n_clusters"] in (2, 3)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("X", "sentence"),
+    [
+        (DIGITS.reshape(90, 64), r"X is \(90, 64\); give images as \[N, H, W\]"),
+        (DIGITS.astype(int), "X is int64; give uint8, or floats in"),
+        (DIGITS * 1.0, "X has values from 0 to 255; floats must lie in"),
+        (DIGITS * np.nan, "X has NaN"),
+        (np.zeros((9, 3, 8, 8), np.uint8), r"numpy.moveaxis\(X, 1, -1\)"),
+        (np.zeros((0, 8, 8), np.uint8), "Found array with 0 sample"),
+        ([DIGITS[0], DIGITS[1, :4]], "not of one shape"),
+        ("nowhere", "there is nothing at nowhere"),
+        ([], "give images as"),
+        (DIGITS[:2], "clusters is 3, but there are only 2 images"),
+    ],
+)
+def test_what_is_no_image_is_refused(X, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        small(batch_size=None).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"method": "ancor"}, r"method is 'ancor' \(did you mean anchor\?\)"),
+        ({"n_clusters": 1}, "clusters is 1; at least 2 are needed"),
+        ({"epochs": 0}, "train.epochs is 0"),
+        ({"settings": {"optim.lrr": 1}}, r"unknown key optim.lrr in settings \(did you mean optim.lr\?\)"),
+        ({"learning_rate": "fast"}, "optim.lr is 'fast', which is not a number"),
+        ({"batch_size": 1000}, "train.batch_size is 1000, but the split train has only 90 images"),
+    ],
+)
+def test_a_bad_parameter_is_named(changed, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        small(**changed).fit(DIGITS)
+
+
+def test_before_fit_there_is_nothing_to_ask():
+    for ask in ("predict", "predict_proba", "transform", "score", "novel", "names"):
+        with pytest.raises(NotFittedError):
+            getattr(small(), ask)(DIGITS)
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("shape", [(37, 8, 8, 1), (500, 30, 40, 3)])
+def test_every_method_has_a_config_that_fits_the_images(method, shape):
+    params = DeepCluster(method, n_clusters=5).get_params()
+    cfg = settings.fitted(settings.complete(params, None), params, shape)
+    assert cfg.train.batch_size <= shape[0]
+    assert cfg.clusters == 5
+    for view in cfg.views.values():
+        assert max(np.ravel(view.get("crops", view.get("crop", 1)))) <= min(shape[1:3])
+        assert len(view.get("mean", range(shape[3]))) == shape[3]
+
+
+def test_importing_is_quick():
+    code = (
+        "import sys, time; start = time.perf_counter(); import jaxclust; took = time.perf_counter() - start; "
+        "assert took < 0.3, took; assert not {'jax', 'numpy', 'sklearn'} & {*sys.modules}; "
+        "assert 'DeepCluster' in dir(jaxclust)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Flat(DeepCluster):
+    """Takes any table of numbers for images of one row, so that scikit-learn's checks have something to give it."""
+
+    def __init__(self, random_state=0):
+        super().__init__(**SMALL, random_state=random_state)
