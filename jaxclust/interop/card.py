@@ -147,7 +147,7 @@ def _data(run: Run) -> str:
     n, h, w, c = images.shape
     labels = "They have labels, which only the scores below have seen" if data.labels else "They have no labels"
     return (
-        f"## Data\n\n{n:,} images of {h} x {w} pixels and {c} channel{'s' * (c > 1)}, "
+        f"## Data\n\n{n:,} images of {h} x {w} pixels and {_count(c, 'channel')}, "
         f"{_data_name(data.name)}, split `{data.splits['train']}`. {labels}."
     )
 
@@ -159,22 +159,26 @@ def _method(run: Run) -> str:
     kind = "VGG" if net.stem == "vgg" else f"ResNet-{net.depth}"
     return (
         f"## Method\n\n{paper}\n\n{kind}, stem {net.stem}, width {net.width}, computing in {net.dtype}, trained from "
-        f"scratch for {train.epochs:,} epochs in batches of {train.batch_size:,}. All settings are at the end."
+        f"scratch for {_count(train.epochs, 'epoch')} in batches of {train.batch_size:,}. All settings are at the end."
     )
 
 
 def _groups(decided: Decisions) -> str:
     rows = "\n".join(f"| {number} | {_cell(name)} |" for number, name in decided.groups().items())
     done = [entry["do"] for entry in decided.entries]
-    what = ", ".join(f"{do} {done.count(do)}" for do in ("rename", "merge", "split") if do in done)
+    what = ", ".join(_count(done.count(do), do) for do in ("rename", "merge", "split") if do in done)
     text = f"## Groups\n\n| group | name |\n| --- | --- |\n{rows}\n\n"
     if what:
-        text += f"A person looked at the network's {decided.clusters} clusters and decided: {what} times."
+        text += f"A person looked at the network's {decided.clusters} clusters and decided: {what}."
     else:
         text += "They are the network's clusters, in no order; nobody has looked at them yet."
     if "move" in done:
-        text += f" Images moved by hand ({done.count('move')} times) are no part of the predictor."
+        text += f" Images moved by hand ({_count(done.count('move'), 'time')}) are no part of the predictor."
     return text
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def _cell(text: str) -> str:

@@ -74,8 +74,9 @@ def export(
         write_json(new / "groups.json", {str(group): name for group, name in decided.groups().items()})
         for name in formats:
             text = (Path(__file__).parent / "examples" / EXAMPLES[name]).read_text()
-            baked = text.replace("32, 32, 3", ", ".join(map(str, images.shape[1:])))
-            write_atomically(new / EXAMPLES[name], baked.replace("512", str(width)))
+            baked = text.replace("np.ones(512", f"np.ones({width}")
+            baked = baked.replace("b, 32, 32, 3", ", ".join(map(str, images.shape)))
+            write_atomically(new / EXAMPLES[name], baked)
         text = card.card(run, int(state.step), decided, formats, width, about)
         write_atomically(new / "README.md", text)
     return folder
