@@ -14,6 +14,7 @@ decisions, but for moves of single images.
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ def export(
 
     Raises:
       ConfigError: the run has no clusters, a format is unknown or needs what is not installed, or the folder holds
-        something else.
+        something else or cannot be written.
       RunError: the network cannot be said in ONNX.
     """
     folder = (folder or run.workdir / "export").resolve()
-    formats = _formats(formats)
     _check_free(folder)
+    formats = _formats(formats)
     about = read_json(run.workdir / "scores.json") if (run.workdir / "scores.json").exists() else None
     images = jax.ShapeDtypeStruct(_shape(run), np.uint8)
     predict = predictor(run, run.plan.method, state, decided)
@@ -162,3 +163,8 @@ def _check_free(folder: Path) -> None:
             return
     if folder.exists():
         raise ConfigError(f"{folder} is there and is no earlier export; give another folder, or move it away")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as e:
+        raise ConfigError(f"{folder} cannot be written: {e.strerror}; give another folder") from e
