@@ -6,10 +6,13 @@ They go out byte by byte over sockets, as a client library would tidy many of th
 import itertools
 import json
 import socket
+import zlib
+from io import BytesIO
 
 import browsed
 import pytest
 from browsed import COUNT, SECRET
+from PIL import Image
 
 OUT = ["etc/passwd", "secret.txt"]
 CLIMBS = [
@@ -109,7 +112,17 @@ def bad_requests(port: int, version: str) -> list[bytes]:
         http("GET", f"/api/sheet?rows={','.join('0' * 65)}", here),
         *(
             http("GET", path, here)
-            for path in ("/.", "/..", "/.git/config", "/browse.html", "/server.py", "/api", "/api/")
+            for path in (
+                "/.",
+                "/..",
+                "/api/state/",
+                "/browse.js/",
+                "/.git/config",
+                "/browse.html",
+                "/server.py",
+                "/api",
+                "/api/",
+            )
         ),
     ]
     foreign = [  # other names, such as one that a DNS server has rebound to this machine
@@ -164,15 +177,17 @@ def bad_requests(port: int, version: str) -> list[bytes]:
     for (path, body), kind in itertools.product(posts.items(), kinds):
         requests.append(http("POST", path, *own, f"Content-Type: {kind}", body=body))
     requests += [http("POST", path, *own, body=body) for path, body in posts.items()]
+    Image.new("RGB", (8, 8)).save(out := BytesIO(), "PNG")
+    png = out.getvalue()
     requests += [
-        http("POST", "/api/search", *own, f"Content-Type: {kind}", body=b"x") for kind in ("text/html", "", TYPED)
+        http("POST", "/api/search", *own, f"Content-Type: {kind}", body=png) for kind in ("text/html", "", TYPED)
     ]
 
     bodies = [
         *(b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b"\xef\xbb\xbf{}", b"\0", b"{}", b"[" * 100_000),
         *(b'{"seen": NaN}', b"9" * 5000, b'{"a":' * 50_000, b"{'seen': 1}", good + b"x", good[:-1], b"--x\r\n\r\n"),
         *(json.dumps({"seen": seen, "entry": {}}).encode() for seen in (None, 5, [], {}, True)),
-        json.dumps({"seen": version, "entry": ENTRIES[-1], "more": 1}).encode(),
+        json.dumps(json.loads(good) | {"more": 1}).encode(),
         json.dumps({"seen": "0" * 16, "entry": {"do": "rename", "group": 0, "name": "x"}}).encode(),  # not the latest
     ]
     for path, body in itertools.product(posts, bodies):
@@ -189,10 +204,9 @@ def bad_requests(port: int, version: str) -> list[bytes]:
     requests += [http("POST", "/api/undo", *own, TYPED, body=posts["/api/undo"])]  # there is nothing to undo
 
     picture = "Content-Type: image/png"
-    header = (
-        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\0\0\0"
-    )  # 3.6 thousand million pixels
-    crc = (__import__("zlib").crc32(header[12:])).to_bytes(4)
+    header = b"IHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\0\0\0"  # 3.6 thousand million pixels
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header
+    crc = zlib.crc32(header[12:]).to_bytes(4)
     uploads = [
         b"",
         b"no image",

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxclust import decisions
 from jaxclust.config import ConfigError
-from jaxclust.decisions import PARTS, Changed, Decisions
+from jaxclust.decisions import PARTS, Decisions
 
 ORDERS = ("typical", "uncertain", "file")
 TYPICAL = 12  # images that stand for a group
@@ -81,23 +81,20 @@ class Library:
                 self._read = stamp, self._see(decisions.load(self.workdir, self.step, self.q.shape[1]))
             return self._read[1]
 
-    def decide(self, seen: str, entry: Mapping[str, Any] | None) -> Now:
-        """Saves a decision, or takes back the last one (None), for a window that shows the version `seen`.
+    def decide(self, seen: Now, entry: Mapping[str, Any] | None) -> Now:
+        """Saves a decision, or takes back the last one (None).
 
         Args:
-          seen: `Now.version`.
+          seen: what whoever decides has seen.
           entry: as `request` makes it.
 
         Raises:
           Changed: the decisions are others by now.
           ConfigError: the decision makes no sense.
         """
-        now = self.now()
-        if now.version != seen:
-            raise Changed
         if entry is not None:
-            entry = now.decided.check(entry, self.files, len(self.images), self.x.shape[1])
-        decisions.decide(self.workdir, now.decided, entry)
+            entry = seen.decided.check(entry, self.files, len(self.images), self.x.shape[1])
+        decisions.decide(self.workdir, seen.decided, entry)
         return self.now()
 
     def request(self, now: Now, asked: Any) -> Mapping[str, Any]:

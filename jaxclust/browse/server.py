@@ -233,7 +233,7 @@ class Requests:
             if now.version != seen:
                 raise Changed
             entry = None if undo else self.library.request(now, asked)
-            return self._state(self.library.decide(seen, entry))
+            return self._state(self.library.decide(now, entry))
         except Changed:
             return self._changed(seen)
 

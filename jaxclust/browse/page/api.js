@@ -1,6 +1,6 @@
 // Questions to the server, and the state of the groups that this window shows.
 
-const TIMEOUT = 120_000;
+const TIMEOUT = 600_000; // milliseconds; the first search restores a checkpoint and compiles
 
 export class Refused extends Error {}
 

@@ -232,7 +232,8 @@ function groupHead(group, at) {
     el("span", { class: "pair" }, el("button", { "data-key": "smaller", "aria-label": "Smaller", title: "Smaller images", onclick: grow(-1) }, "−"),
       el("button", { "data-key": "larger", "aria-label": "Larger", title: "Larger images", onclick: grow(1) }, "+")),
     el("button", { "data-key": "split", title: "Split (s)", onclick: () => splitGroup(group), disabled: group.size < 2 }, "Split …"),
-    el("button", { "data-key": "merge", onclick: () => mergeInto(group), disabled: state.groups.length < 2 }, "Merge …"));
+    el("button", { "data-key": "merge", onclick: () => mergeInto(group), disabled: state.groups.length < 2 }, "Merge …"),
+    group.size ? null : el("p", { class: "hint" }, "There is no image in this group now."));
 }
 
 const renameGroup = (group) => dialogs.rename(state, group, decide);

@@ -4,10 +4,15 @@ import { ask } from "./api.js";
 import { el, name, percent, strip } from "./pieces.js";
 
 const SMALL = 64; // pixels of a side; below it they are shown as they are, not smoothed
+const ENLARGED = 512; // pixels of a side, up to which small ones are enlarged
 
 function picture(urls, label, note) {
   const image = el("img", { alt: label, src: urls[0] });
-  image.addEventListener("load", () => image.classList.toggle("pixelated", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL));
+  image.addEventListener("load", () => {
+    const side = Math.max(image.naturalWidth, image.naturalHeight);
+    image.classList.toggle("pixelated", side <= SMALL);
+    image.style.maxWidth = image.style.maxHeight = `${Math.max(side, ENLARGED)}px`;
+  });
   image.addEventListener("error", () => {
     if (urls.length < 2) return;
     urls = urls.slice(1);
