@@ -197,7 +197,7 @@ def test_what_cannot_be_exported_is_refused_and_changes_nothing(small_run, tmp_p
 
     refused("has no clusters of its own", ("stablehlo",))
     refused("photos is there and is no earlier export", ("stablehlo",), folder)
-    refused("cannot be written: Not a directory", ("stablehlo",), folder / "cat.jpg" / "export")
+    refused("export cannot be written", ("stablehlo",), folder / "cat.jpg" / "export")
     refused("there is no format 'onx' .did you mean onnx", ("onx",))
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     refused(r"pip install 'jaxclust\[onnx\]'", ("onnx",))
