@@ -62,7 +62,7 @@ def find(path: Path, shape: tuple[int, int, int], size: int) -> Images:
         images, _ = arrays.read(path, "")
         status = path.stat()
         key = f"array-{_digest([path.name, status.st_size, status.st_mtime_ns])}"
-        if isinstance(images.base, np.memmap):  # mapped anew each time: what was read of a mapping stays in memory
+        if isinstance(images, np.memmap):  # mapped anew each time: what was read of a mapping stays in memory
             return of_array(lambda rows: arrays.read(path, "")[0][rows.start : rows.stop], images, key, shape, size)
         return of_array(lambda rows: images[rows.start : rows.stop], images, key, shape, size)
     if path.suffix.lower() == ".txt":
