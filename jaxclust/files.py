@@ -54,20 +54,23 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def replace_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `path` when all went well, and else vanishes.
 
-    Between the old folder's going and the new one's coming lies one instant without either; a kill then loses nothing
-    that was there before, as the old one waits under a hidden name.
+    One process at a time; others wait. Between the old folder's going and the new one's coming lies an instant without
+    either. Whoever comes next after a kill clears away what it left, and puts the old one back after a kill then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (path.with_name(f".{path.name}.{word}.{os.getpid()}") for word in ("new", "old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
-        os.rename(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    with alone_in(new, f"another process is writing {path}; waiting for it"):
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        for left in new.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield new
+            shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, old)
+            os.rename(new, path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -269,7 +269,7 @@ class VGG(nn.Module):
             stride = 2 if i < 3 else x.shape[1] // 2
             window = 2 if i < 3 else x.shape[1] - stride
             x = nn.max_pool(x, (window, window), (stride, stride))
-        return x.astype(jnp.float32).reshape(len(x), -1)
+        return x.astype(jnp.float32).reshape(x.shape[0], -1)
 
 
 class Linear(nn.Module):

@@ -4,7 +4,9 @@ import os
 import threading
 import time
 
-from jaxclust.files import alone_in
+import pytest
+
+from jaxclust.files import alone_in, replace_folder
 
 
 def test_only_one_is_in_a_folder_though_its_holders_rename_and_remove_it(tmp_path):
@@ -29,3 +31,37 @@ def test_only_one_is_in_a_folder_though_its_holders_rename_and_remove_it(tmp_pat
         thread.join()
     assert len(most) == 80
     assert max(most) == 1
+
+
+def write(path, text):
+    with replace_folder(path) as new:
+        (new / "deep").mkdir()
+        (new / "deep" / "a").write_text(text)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report"
+    write(path, "one")
+    with pytest.raises(ZeroDivisionError), replace_folder(path) as new:
+        (new / "b").write_text("half")
+        1 / 0  # noqa: B018
+    assert (path / "deep" / "a").read_text() == "one"
+    write(path, "two")
+    assert (path / "deep" / "a").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_what_a_kill_left_is_cleared_away_and_what_it_took_comes_back(tmp_path):
+    path = tmp_path / "report"
+    write(path, "one")
+    os.rename(path, tmp_path / ".report.old")  # killed between the two renames
+    (tmp_path / ".report.new").mkdir()
+    (tmp_path / ".report.new" / "half").write_text("")
+    with pytest.raises(ZeroDivisionError), replace_folder(path):
+        1 / 0  # noqa: B018
+    assert (path / "deep" / "a").read_text() == "one"
+    (tmp_path / ".report.new").mkdir()
+    (tmp_path / ".report.new" / "half").write_text("")
+    write(path, "two")
+    assert [p.name for p in path.iterdir()] == ["deep"]
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
