@@ -55,8 +55,17 @@ class Broken(Exception):
     """The file is not whole, or was never right; the message says in what."""
 
 
+class _Sealed:
+    """A pickle can set the attributes of what it has made, whatever they are; not of this."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        raise Broken("it changes a tensor or a function after it is made")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Storage:
+class Storage(_Sealed):
     """A tensor's memory, which others may share; `read` finds its bytes."""
 
     dtype: np.dtype
@@ -65,7 +74,7 @@ class Storage:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tensor:
+class Tensor(_Sealed):
     """Where a tensor's numbers lie; offset and strides count numbers, not bytes."""
 
     storage: Storage
@@ -144,8 +153,8 @@ class _Skipped:
         pass
 
 
-class _Callable:
-    """What a name in a pickle stands for. A pickle can change attributes of what it names, so each has its own."""
+class _Callable(_Sealed):
+    """What a name in a pickle stands for."""
 
     __slots__ = ("_call",)
 
