@@ -182,6 +182,13 @@ def test_names_are_text(opened):
     assert "hacked" not in page.title()
 
 
+def test_an_address_may_change_before_the_groups_are_known(opened):
+    page = opened()
+    page.route("**/api/state", lambda route: (page.evaluate("location.hash = '/group/2'"), route.continue_()))
+    page.reload()
+    sync_api.expect(page.locator("h1")).to_have_text("Group 2")
+
+
 def test_an_image_large_its_neighbours_and_its_move(opened, served):
     page, expect = opened("#/group/1/file"), sync_api.expect
     page.locator(".tile").nth(4).click()  # row 13

@@ -363,7 +363,7 @@ addEventListener("keydown", (e) => {
 });
 
 main.addEventListener("scroll", () => places.set(view ? base() : "groups", main.scrollTop), { passive: true });
-addEventListener("hashchange", () => render());
+addEventListener("hashchange", () => state && render());
 document.addEventListener("visibilitychange", () => !document.hidden && poll());
 $("undo").addEventListener("click", undo);
 $("help").addEventListener("click", dialogs.keys);
