@@ -67,18 +67,7 @@ class Decisions(NamedTuple):
         Returns:
           f[N, G], the shares in the groups, in the order of `groups()`.
         """
-        shares = {k: members[:, k] for k in range(self.clusters)}
-        for entry in self.entries:
-            if entry["do"] == "merge":
-                first, *rest = entry["groups"]
-                for group in rest:
-                    shares[first] = shares[first] + shares.pop(group)
-            elif entry["do"] == "split":
-                nearest = _nearest(x, entry["centres"], xp)
-                whole = shares.pop(entry["group"])
-                for part, group in enumerate(entry["into"]):
-                    shares[group] = whole * (nearest == part)
-        return xp.stack([shares[group] for group in self.groups()], axis=1)
+        return self._carry(members, self._sides(x, xp), xp)
 
     def assign(self, q: Any, x: Any, xp: Any = np) -> tuple[Any, Any]:
         """The group of each image, without regard to moves, and how sure the network is of it.
@@ -93,10 +82,11 @@ class Decisions(NamedTuple):
         Returns:
           i[N], places in `groups()`; and f[N], the probability of that group.
         """
+        sides = self._sides(x, xp)
         certain = xp.eye(self.clusters)[xp.argmax(q, axis=1)]
-        place = xp.argmax(self.follow(certain, x, xp), axis=1)
+        place = xp.argmax(self._carry(certain, sides, xp), axis=1)
         # All of the soft assignment lies on this image's side of each split, so no part of it is lost.
-        return place, xp.take_along_axis(self.follow(q, x, xp), place[:, None], axis=1)[:, 0]
+        return place, xp.take_along_axis(self._carry(q, sides, xp), place[:, None], axis=1)[:, 0]
 
     def members(self, q: np.ndarray, x: np.ndarray, keys: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         """The group number of each image of the run, moves and all, and how sure of it the network is.
@@ -108,29 +98,37 @@ class Decisions(NamedTuple):
         Returns:
           i64[N] and f[N]; 1 for an image that a person has put where it is.
         """
-        numbers, rows = np.array([*self.groups()]), None
         place, confidence = self.assign(q, x)
-        group, confidence = numbers[place], np.array(confidence)
-        # A move holds for what becomes of the group later, too: those decisions are followed from there on.
-        for at, entry in enumerate(self.entries):
-            if entry["do"] == "move":
-                if rows is None and keys is not None:
-                    rows = {key: row for row, key in enumerate(keys)}
-                moved = entry["images"] if keys is None else [rows[key] for key in entry["images"]]
-                group[moved] = self._later(entry["group"], at, x[moved])
-                confidence[moved] = 1
+        group, confidence = np.array([*self.groups()])[place], np.array(confidence)
+        moves = [(at, entry) for at, entry in enumerate(self.entries) if entry["do"] == "move"]
+        changes = [(at, entry) for at, entry in enumerate(self.entries) if entry["do"] in ("merge", "split")]
+        rows = {key: row for row, key in enumerate(keys)} if moves and keys is not None else None
+        for at, entry in moves:
+            moved = entry["images"] if rows is None else [rows[key] for key in entry["images"]]
+            # A move holds for what becomes of the group later, too.
+            later = [change for when, change in changes if when > at]
+            group[moved] = _become(entry["group"], later, x[moved]) if later else entry["group"]
+            confidence[moved] = 1
         return group, confidence
 
-    def _later(self, group: int, at: int, x: np.ndarray) -> np.ndarray:
-        """What has become of images f[n, D] that entry number `at` put into `group`, i64[n]."""
-        now = np.full(len(x), group)
-        for entry in self.entries[at + 1 :]:
+    def _sides(self, x: Any, xp: Any) -> list[Any]:
+        """Which part of each split an image is nearest to, i[N] each."""
+        return [_nearest(x, entry["centres"], xp) for entry in self.entries if entry["do"] == "split"]
+
+    def _carry(self, members: Any, sides: list[Any], xp: Any) -> Any:
+        """`follow`, where the sides of splits are known."""
+        shares = {k: members[:, k] for k in range(self.clusters)}
+        sides = iter(sides)
+        for entry in self.entries:
             if entry["do"] == "merge":
-                now[np.isin(now, entry["groups"][1:])] = entry["groups"][0]
+                first, *rest = entry["groups"]
+                for group in rest:
+                    shares[first] = shares[first] + shares.pop(group)
             elif entry["do"] == "split":
-                here = now == entry["group"]
-                now[here] = np.array(entry["into"])[_nearest(x[here], entry["centres"], np)]
-        return now
+                nearest, whole = next(sides), shares.pop(entry["group"])
+                for part, group in enumerate(entry["into"]):
+                    shares[group] = whole * (nearest == part)
+        return xp.stack([shares[group] for group in self.groups()], axis=1)
 
     def check(self, entry: Mapping[str, Any], keys: Sequence[str] | None, count: int, width: int) -> Mapping[str, Any]:
         """`entry` as it may be decided next, with nothing else in it.
@@ -243,7 +241,19 @@ def _turn(workdir: Path) -> Iterator[None]:
         yield
 
 
+def _become(group: int, changes: Sequence[Mapping[str, Any]], x: np.ndarray) -> np.ndarray:
+    """What merges and splits make of images f[n, D] in `group`, i64[n]."""
+    now = np.full(len(x), group)
+    for entry in changes:
+        if entry["do"] == "merge":
+            now[np.isin(now, entry["groups"][1:])] = entry["groups"][0]
+        else:
+            here = now == entry["group"]
+            now[here] = np.array(entry["into"])[_nearest(x[here], entry["centres"], np)]
+    return now
+
+
 def _nearest(x: Any, centres: Sequence[Sequence[float]], xp: Any) -> Any:
     """The nearest of the centres [M, D] to each row of x f[N, D], i[N]."""
     c = xp.asarray(centres, x.dtype)
-    return xp.argmin(xp.sum(c * c, axis=1) - 2 * x @ c.T, axis=1)
+    return xp.argmin(xp.sum(c * c, axis=1) - x @ (2 * c).T, axis=1)

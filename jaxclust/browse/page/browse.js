@@ -9,7 +9,7 @@ import * as look from "./look.js";
 import { count, el, keep, kept, name, percent, select, setSheet, title } from "./pieces.js";
 
 const POLL = 2000; // milliseconds between questions whether another window has decided something
-const ORDERS = { typical: "Most typical first", uncertain: "Least certain first", file: "By file" };
+const ORDERS = { typical: "Most certain first", uncertain: "Least certain first", file: "By file" };
 const SIZES = [48, 64, 96, 128, 192];
 
 const $ = (id) => document.getElementById(id);
