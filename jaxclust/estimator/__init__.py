@@ -234,7 +234,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     def _sort(self, X) -> tuple[Sorted, Callable[[np.ndarray, Any], np.ndarray]]:
         """What is said of the images of X that can be used, and a function that puts it in the places of all of X."""
         check_is_fitted(self)
-        if self._sorter is None:
+        if self._sorter is None:  # it has been pickled
             self._sorter = Sorter(self.model_)
         found, index = self._find(X, self.model_.shape, self.model_.settings["data"]["size"])
         count = found.listing.count
@@ -248,7 +248,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         return said, lambda values, fill: _spread(values, rows, count, fill)[index]
 
     def _adopt(self, m: Model) -> None:
-        self.model_, self._sorter = m, None
+        self.model_, self._sorter = m, Sorter(m)
         self.groups_, self.image_shape_ = m.decided.groups(), tuple(m.shape)
 
     def _describe(self, made: Prediction, names: list[str] | None = None) -> np.ndarray:
@@ -278,6 +278,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = self.image_shape is not None
         tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]  # an embedding is never of another type
         return tags
 
 
