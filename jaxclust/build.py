@@ -125,6 +125,8 @@ def _config_and_workdir(args: argparse.Namespace, overrides: dict[str, str]) -> 
         cfg = config.load(path, overrides)
     elif args.mode not in MAKING and workdir:
         cfg = config.from_json(saved, overrides)
+    elif args.mode not in MAKING:
+        raise ConfigError(f"--mode={args.mode} needs --workdir=RUN, or the --config=FILE that the run was made with")
     else:
         raise ConfigError("give --config=FILE, for example --config=configs/digits_anchor.py")
     if saved.is_file() and any((workdir / "checkpoints").glob("[0-9]*")):
