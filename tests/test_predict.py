@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -66,6 +67,7 @@ def spread_out(state, q):
 @pytest.fixture
 def run(trained, tmp_path):
     """The run's workdir, to be changed."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # each command compiles the same
     shutil.copytree(trained[0].workdir, tmp_path / "run")
     return tmp_path / "run"
 
@@ -172,7 +174,7 @@ PREDICT += "predict.run(Path(sys.argv[1]), Path(sys.argv[2]))"
 
 
 def test_a_killed_command_goes_on_and_no_image_is_missing_or_there_twice(run, tmp_path):
-    np.save(tmp_path / "many.npy", DIGITS[np.arange(8 * table.BLOCK) % len(DIGITS)].astype(np.float32) / 255)
+    np.save(tmp_path / "many.npy", DIGITS[np.arange(4 * table.BLOCK) % len(DIGITS)].astype(np.float32) / 255)
     command = [sys.executable, "-c", PREDICT, str(run), str(tmp_path / "many.npy")]
     out = run / "predict" / "many.npy"
     with subprocess.Popen(command, env=environment()) as process:
@@ -181,10 +183,10 @@ def test_a_killed_command_goes_on_and_no_image_is_missing_or_there_twice(run, tm
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     before = {path.name: path.stat().st_mtime_ns for path in (out / ".partial").glob("[0-9]*.parquet")}
-    assert 0 < len(before) < 8
+    assert 0 < len(before) < 4
     assert not (out / "predictions.csv").exists()
     predict.run(run, tmp_path / "many.npy")
-    assert [row["file"] for row in rows(out)] == [str(i) for i in range(8 * table.BLOCK)]
+    assert [row["file"] for row in rows(out)] == [str(i) for i in range(4 * table.BLOCK)]
     said = np.array([float(row["confidence"]) for row in rows(out)])
     np.testing.assert_allclose(said[len(DIGITS) :], said[: -len(DIGITS)], atol=2e-4)  # each digit comes again and again
     assert sorted(path.name for path in out.iterdir()) == [
