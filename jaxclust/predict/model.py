@@ -159,11 +159,7 @@ class Sorter:
             if rows.q is None:
                 closeness = 1 / (1 + squares(x, means[0]) / means[1])
                 rows = rows._replace(q=closeness / closeness.sum(axis=1, keepdims=True))
-            near = None
-            if known is not None:
-                cosines = known.directions(x, jax.numpy) @ known.units.T
-                near = jax.lax.top_k(cosines, novelty.NEIGHBOURS)[0][:, -1]
-            return rows, near
+            return rows, None if known is None else known.novel(x, jax.numpy)
 
         whole = sharding.replicated(self._mesh)
         fixed = (model.key, model.params, model.stats, model.means, model.known)
@@ -201,13 +197,12 @@ class Sorter:
         return self._forward(*self._fixed, sharding.put(images, self._over))
 
     def _finish(self, n: int, result: PyTree) -> Sorted:
-        prediction, near = jax.tree.map(lambda a: np.asarray(a)[:n], result)
+        prediction, novel = jax.tree.map(lambda a: np.asarray(a)[:n], result)
         x = next(iter(prediction.embeddings.values()))
         place, confidence = self.model.decided.assign(prediction.q, x)
         shares = self.model.decided.follow(prediction.q, x)
         others = shares.copy()
         np.put_along_axis(others, place[:, None], 0, axis=1)
-        novel = None if near is None else near < self.model.known.threshold
         margin = confidence - others.max(axis=1)
         return Sorted(prediction.q, self._numbers[place], shares, confidence, margin, novel, prediction.embeddings)
 

@@ -31,6 +31,11 @@ class Known(NamedTuple):
         x = (x - self.mean) @ self.whitening
         return x / xp.maximum(xp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
+    def novel(self, x: Any, xp: Any = np) -> Any:
+        """Whether embeddings f32[N, D] are of novel images, bool[N]: too few training images are similar enough."""
+        similar = self.directions(x, xp) @ self.units.T >= self.threshold
+        return xp.sum(similar, axis=1) < NEIGHBOURS
+
 
 def calibrate(x: np.ndarray) -> Known | None:
     """Keeps an even selection of training images, and learns from them, or from others, how similar one is.
