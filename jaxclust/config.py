@@ -77,12 +77,12 @@ def load(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
         raise ConfigError(f"{path} defines no {e}") from e
     except Exception as e:
         raise ConfigError(f"{path} cannot be loaded: {type(e).__name__}: {e}") from e
-    return _override(config, overrides, str(path))
+    return override(config, overrides, str(path))
 
 
 def from_json(path: Path, overrides: Mapping[str, str]) -> ConfigDict:
     """The config that a run keeps in its workdir, with overrides."""
-    return _override(ConfigDict(read_json(path)), overrides, str(path))
+    return override(ConfigDict(read_json(path)), overrides, str(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,7 +97,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged ({e}); move it away, or give another --workdir") from e
 
 
-def _override(config: ConfigDict, overrides: Mapping[str, str], source: str) -> ConfigDict:
+def override(config: ConfigDict, overrides: Mapping[str, str], source: str) -> ConfigDict:
+    """Lays `overrides` over a config, as `load` says, and checks it.
+
+    Args:
+      config: is changed.
+      overrides: `{"optim.lr": "1e-3", ...}`.
+      source: where the config comes from, for messages.
+
+    Raises:
+      ConfigError: an override names no setting, or its value cannot be read.
+    """
     for name, text in overrides.items():
         *sections, leaf = name.split(".")
         section, prefix = config, ""

@@ -88,7 +88,7 @@ def _digits(s: Settings, split: str) -> Source:
 
 def _records(s: Settings, split: str) -> Source:
     found, classes = records.listing(s.name, records.directory(s.dir), split, s.labels, s.stored or None, s.size)
-    return _cached(s, found)._replace(classes=classes)
+    return cached(s, found)._replace(classes=classes)
 
 
 def _folder(s: Settings, split: str) -> Source:
@@ -103,10 +103,10 @@ def _folder(s: Settings, split: str) -> Source:
         images, labels = arrays.read(path, s.labels)
         if images.dtype == np.uint8 and (not s.stored or images.shape[1:3] == (s.stored, s.stored)):
             return Source(images, labels)
-        return _cached(s, arrays.listing(path, images, labels, s.stored or None))
+        return cached(s, arrays.listing(path, images, labels, s.stored or None))
     if s.labels not in ("", "folders"):
         raise ConfigError(f"data.labels is {s.labels!r}; for {path} it is 'folders' (class folders) or '' (no labels)")
-    source = _cached(s, folder.listing(path, s.stored or s.size))
+    source = cached(s, folder.listing(path, s.stored or s.size))
     if not s.labels:
         return source
     labels, classes = folder.labels(source.names)
@@ -118,7 +118,7 @@ def _only_all(s: Settings, split: str) -> None:
         raise ConfigError(f"data.splits has {split!r}, but {s.name} has a single split, 'all'")
 
 
-def _cached(s: Settings, listing: cache.Listing) -> Source:
+def cached(s: Settings, listing: cache.Listing) -> Source:
     """Decodes what the cache does not have, and sees to it that not too much is unusable."""
     entry = cache.entry(listing)
     bad = entry.skipped[len(listing.aside) :]

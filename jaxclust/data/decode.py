@@ -71,7 +71,7 @@ def decode(item: Item, side: int | None, channels: int) -> np.ndarray:
     try:
         if isinstance(item, np.ndarray):
             return _from_array(item, side)
-        with _open(item) as f, warnings.catch_warnings():
+        with open_item(item) as f, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on odd metadata and on sizes well below its limit
             image = Image.open(f, formats=FORMATS)
             if side:
@@ -134,7 +134,7 @@ def write_rows(out: str, first: int, items: list[Item], shape: tuple[int, int, i
     return unusable
 
 
-def _open(item: str | Slice | Zipped | bytes) -> BinaryIO:
+def open_item(item: str | Slice | Zipped | bytes) -> BinaryIO:
     """The encoded image as a file; one that stands alone has not been read yet."""
     if isinstance(item, bytes):
         return BytesIO(_checked(item, len(item)))

@@ -211,7 +211,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         found, index = self._find(X, (size, size, 3), size, fitting=True)
         section = config.settings(data.Settings, cfg.data, "data")
         if found.listing.names:
-            return data._cached(section, found.listing), found, index
+            return data.cached(section, found.listing), found, index
         if not inputs.is_path(X):
             return Source(self._pixels(X, fitting=True), None), found, index
         source = data.load(section)["train"]

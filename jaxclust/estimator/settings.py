@@ -61,7 +61,7 @@ def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> Con
         "report.page": False,
     }
     said |= {name: params[param] for param, name in NAMES.items() if params[param] is not None}
-    return config._override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
+    return config.override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
 
 
 def fitted(cfg: ConfigDict, params: Mapping[str, Any], shape: tuple[int, int, int, int]) -> ConfigDict:

@@ -39,8 +39,7 @@ def run(r: Run, tell: Tell, keep: bool) -> tuple[State, list[dict[str, Any]]]:
     stopped = []
     if keep:
         write_atomically(r.workdir / "config.json", r.config.to_json(indent=2) + "\n")
-        images = {name: source.fingerprint() | {"shape": source.images.shape[1:]} for name, source in r.sources.items()}
-        write_json(r.workdir / "data.json", images)
+        write_json(r.workdir / "data.json", {name: source.about() for name, source in r.sources.items()})
     with (
         Checkpoints(r.workdir, r.checkpoint.keep) if keep else contextlib.nullcontext(_Nowhere()) as checkpoints,
         Log(

@@ -77,7 +77,7 @@ def run_import(run: Run, origin: Path) -> None:
         run.workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             write_atomically(run.workdir / "config.json", run.config.to_json(indent=2) + "\n")
-            write_json(run.workdir / "data.json", {name: source.fingerprint() for name, source in run.sources.items()})
+            write_json(run.workdir / "data.json", {name: source.about() for name, source in run.sources.items()})
     except OSError as e:
         raise ConfigError(f"the workdir {run.workdir} cannot be written: {e.strerror}; give another --workdir") from e
     with Checkpoints(run.workdir, run.checkpoint.keep) as checkpoints:

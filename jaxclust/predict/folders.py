@@ -146,6 +146,6 @@ def _write(item: decode.Item, path: Path, time: int) -> None:
         pixels = decode.decode(item, None, item.shape[-1])
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path, "PNG")
     else:
-        with decode._open(item) as f, path.open("xb") as out:
+        with decode.open_item(item) as f, path.open("xb") as out:
             shutil.copyfileobj(f, out)
     os.utime(path, ns=(time, time))
