@@ -73,7 +73,7 @@ def test_a_bad_setting_is_named(override, sentence, capsys, tmp_path):
         (["--confg=x"], "unknown argument --confg=x (did you mean --config?)"),
         (["--config=digits_anchor.py", "--mode=eval"], "did you mean evaluate?"),
         (["--config=digits_anchor.py", "--mode=prob"], "did you mean probe?"),
-        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or report or browse or predict or"),
+        (["--config=digits_anchor.py", "--step=3"], "--step goes with --mode=evaluate or report or browse or predict"),
         (["--config=digits_anchor.py", "--k=2:9"], "--k goes with --mode=suggest-k, not with --mode=train"),
         (["--mode=suggest-k", "--workdir=nowhere", "--k=9"], "--k is 9; give LOW:HIGH with 2 <= LOW <= HIGH"),
         (["--mode=suggest-k", "--workdir=nowhere", "--k=9:3"], "--k is 9:3; give LOW:HIGH"),
