@@ -7,17 +7,19 @@ in `probe` and nowhere else, and only as the last argument of a score; without t
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxclust import assign, metrics, sharding
 from jaxclust.data import Source
 from jaxclust.feed import Chunk, Feed
+from jaxclust.losses import student_t
 from jaxclust.preemption import Due, Preempted, never
-from jaxclust.types import Method, Prediction, State
+from jaxclust.types import Array, Method, Prediction, State
 from jaxclust.views import View
 
 # k-means on pixels is there to be compared with; a million photographs need not lie in memory for that.
@@ -101,7 +103,7 @@ def row(name: str, prediction: Prediction, source: Source, clusters: int, seed: 
       What `describe` says. The method's own clusters are described among the first embedding, and have `confidence`.
     """
     if name == "cluster":
-        labels, x = np.argmax(prediction.q, axis=-1), next(iter(prediction.embeddings.values()))
+        labels, x = np.argmax(prediction.q, axis=-1), prediction.embeddings[prediction.first]
         confidence = {"confidence": float(metrics.confidence(prediction.q))}
         return describe(labels, x, clusters, source.labels) | confidence
     labels_true = source.labels
@@ -113,6 +115,26 @@ def row(name: str, prediction: Prediction, source: Source, clusters: int, seed: 
         x = prediction.embeddings[name.removeprefix("kmeans_")]
     labels = assign.kmeans(jax.random.key(seed), x, clusters, restarts=restarts).labels
     return describe(np.asarray(labels), x, clusters, labels_true)
+
+
+class Means(NamedTuple):
+    """The clusters of a method that has none of its own (`Prediction.q` is None): k-means on its first embedding."""
+
+    centres: np.ndarray  # f32[K, D]
+    scale: float  # mean squared distance to the nearest of them
+
+
+def means(x: np.ndarray, clusters: int, seed: int) -> Means:
+    """Those of embeddings x f32[N, D]."""
+    found = assign.kmeans(jax.random.key(seed), x, clusters)
+    return Means(np.asarray(found.centres), max(float(found.inertia) / len(x), 1e-12))
+
+
+@jax.jit
+def assigned(x: Array, means: Means) -> Array:
+    """Soft assignment f32[N, K] of x f32[N, D] to the means, by DEC's Student's t at their scale."""
+    side = jnp.sqrt(means.scale)
+    return jnp.exp(student_t(x / side, means.centres / side))
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

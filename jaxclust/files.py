@@ -74,6 +74,16 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines, none where there is no file; one that a kill cut short is left out.
+
+    Raises:
+      ValueError: a whole line is no JSON.
+    """
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def finite(value: Any) -> Any:
     """`value` as JSON can say it, with NumPy's numbers as Python's and None for what is not finite."""
     value = value.item() if isinstance(value, np.generic) else value

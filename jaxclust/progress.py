@@ -22,7 +22,7 @@ from jaxclust import metrics, sharding
 from jaxclust.config import ConfigError
 from jaxclust.data import Source
 from jaxclust.feed import Chunk, Feed
-from jaxclust.files import finite, write_atomically, write_bytes
+from jaxclust.files import finite, read_records, write_atomically, write_bytes
 from jaxclust.preemption import Due, never
 from jaxclust.train import Plan, augment, stream
 from jaxclust.types import Prediction, State
@@ -103,7 +103,7 @@ class Progress:
         if not self._write:
             return
         step, labels_true = int(state.step), None if self._labels is None else self._labels[self._rows]
-        x = next(iter(plain.embeddings.values()))
+        x = plain.embeddings[plain.first]
         found = {"step": step, "epoch": epoch, "images": len(self._rows)}
         labels = None
         if plain.q is not None:
@@ -189,10 +189,7 @@ def pairs(a: np.ndarray, b: np.ndarray) -> dict[str, list[float]]:
 
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The looks of a run in order; none of a run without. A line that a kill cut short is left out."""
-    path = workdir / FILE
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return read_records(workdir / FILE)
 
 
 def embeddings(workdir: Path) -> dict[int, Mapping[str, np.ndarray]]:

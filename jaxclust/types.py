@@ -56,6 +56,11 @@ class Prediction(NamedTuple):
     q: Array | None  # f32[B, K], soft assignment, rows sum to one; None for a method without clusters of its own
     embeddings: Mapping[str, Array]  # name -> f32[B, D], each clustered by k-means in an evaluation
 
+    @property
+    def first(self) -> str:
+        """The embedding that clusters are looked at and split in. By name: `jit` does not keep a dict's own order."""
+        return min(self.embeddings)
+
 
 class Task(NamedTuple):
     """One kind of training step; it is compiled once."""

@@ -166,7 +166,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     def transform(self, X):
         """The embedding of each image, f32[N, D]; NaN for a file that cannot be used."""
         said, spread = self._sort(X)
-        return spread(_first(said.embeddings), np.nan)
+        return spread(said.embeddings[said.first], np.nan)
 
     def novel(self, X):
         """Whether each image looks like nothing seen in training, bool[N]; True for a file that cannot be used.
@@ -189,7 +189,7 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         used = labels >= 0
         if y is not None:
             return metrics.accuracy(np.unique(np.asarray(y)[used], return_inverse=True)[1], labels[used])
-        found = metrics.silhouette(spread(_first(said.embeddings), np.nan)[used], labels[used])
+        found = metrics.silhouette(spread(said.embeddings[said.first], np.nan)[used], labels[used])
         return found if np.isfinite(found) else -1.0
 
     def names(self, X):
@@ -253,10 +253,9 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
 
     def _describe(self, made: Prediction, names: list[str] | None = None) -> np.ndarray:
         """The groups of the training images, i64[N]; and their centres, which are kept."""
-        q, x = made.q, _first(made.embeddings)
+        q, x = made.q, made.embeddings[made.first]
         if q is None:
-            closeness = 1 / (1 + model.squares(x, self.model_.means[0]) / self.model_.means[1])
-            q = closeness / closeness.sum(axis=1, keepdims=True)
+            q = np.asarray(evaluate.assigned(x, self.model_.means))
         labels, _ = self.model_.decided.members(q, x, names)
         nothing = np.full(x.shape[1], np.nan, np.float32)
         members = [labels == group for group in self.groups_]
@@ -333,7 +332,3 @@ def _spread(values: np.ndarray, rows: Sequence[int], count: int, fill: Any) -> n
     out = np.full((count, *values.shape[1:]), fill, values.dtype)
     out[rows] = values
     return out
-
-
-def _first(embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
-    return next(iter(embeddings.values()))

@@ -1,7 +1,6 @@
 """Training for an estimator: the loop, without a report, and with somebody who listens."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import absl.logging
 from jaxclust import train
 from jaxclust.build import Run, feeds
 from jaxclust.checkpoint import Checkpoints
-from jaxclust.files import write_atomically, write_json
+from jaxclust.files import read_records, write_atomically, write_json
 from jaxclust.log import Log
 from jaxclust.types import State
 
@@ -73,9 +72,7 @@ def run(r: Run, tell: Tell, keep: bool) -> tuple[State, list[dict[str, Any]]]:
 
 def history(workdir: Path) -> list[dict[str, Any]]:
     """The last record of each epoch of a run, counted from 1."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    records = read_records(workdir / "metrics.jsonl")
     return [*{r["epoch"]: r | {"epoch": r["epoch"] + 1} for r in records}.values()]
 
 

@@ -94,15 +94,15 @@ def predictor(run: Run, method: Method, state: State, decided: Decisions) -> Cal
 
     def predict(images):
         x = jax.vmap(lambda image: view(image, jax.random.wrap_key_data(key)))(images)
-        q, embeddings = method.predict(params, stats, x)
-        if q is None:
+        said = method.predict(params, stats, x)
+        if said.q is None:
             raise ConfigError(
                 f"the run in {run.workdir} has no clusters of its own, only embeddings, so there is nothing to sort "
                 f"images with; export a run whose method assigns clusters"
             )
-        h = embeddings[min(embeddings)]  # the first of `evaluate.embed`, whose names come sorted out of `jit`
-        place, _ = decided.assign(q, h, jnp)
-        return decided.follow(q, h, jnp), jnp.asarray(numbers)[place], h
+        h = said.embeddings[said.first]
+        place, _ = decided.assign(said.q, h, jnp)
+        return decided.follow(said.q, h, jnp), jnp.asarray(numbers)[place], h
 
     return predict
 

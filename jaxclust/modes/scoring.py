@@ -41,7 +41,8 @@ def run_evaluation(run: Run, state: State, due: Due = never) -> None:
 
 def run_probe(run: Run, state: State, due: Due = never) -> None:
     """Trains a linear classifier on the frozen features of `state`, prints its accuracy and writes `probe.json`."""
-    name, x = next(iter(predict(run, state, feeds(run)["train"], run.eval.view, due).embeddings.items()))
+    prediction = predict(run, state, feeds(run)["train"], run.eval.view, due)
+    name, x = prediction.first, prediction.embeddings[prediction.first]
     held_out, seed = run.eval.held_out, run.config.seed
     scores = probe.score(x, run.sources["train"].labels, held_out, seed)
     if jax.process_index() == 0:

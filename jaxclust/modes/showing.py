@@ -71,7 +71,7 @@ def run_browse(run: Run, step: int | None, port: int) -> None:
 
     def embed(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         said = [*sorter().all(images)]
-        return np.concatenate([s.q for s in said]), np.concatenate([next(iter(s.embeddings.values())) for s in said])
+        return np.concatenate([s.q for s in said]), np.concatenate([s.embeddings[s.first] for s in said])
 
     root = Path(run.config.data.dir).expanduser() if run.config.data.name == "folder" else None
     server.serve(

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxclust.config import ConfigError
 from jaxclust.decisions import Decisions
+from jaxclust.evaluate import Means
 from jaxclust.predict.model import Model
 from jaxclust.predict.novelty import Known
 
@@ -30,7 +31,7 @@ def save(path: Path, model: Model, arrays: Mapping[str, np.ndarray], about: Mapp
     for tree in TREES:
         kept |= {f"{tree}/{name}": leaf for name, leaf in _leaves(getattr(model, tree))}
     if model.means:
-        kept["centres"] = model.means[0]
+        kept["centres"] = model.means.centres
     if model.known:
         kept |= {f"known/{name}": np.asarray(value) for name, value in model.known._asdict().items()}
     said = {
@@ -39,7 +40,7 @@ def save(path: Path, model: Model, arrays: Mapping[str, np.ndarray], about: Mapp
         "step": model.step,
         "shape": model.shape,
         "decided": [model.decided.step, model.decided.clusters, model.decided.entries],
-        "scale": model.means and model.means[1],
+        "scale": model.means and model.means.scale,
         "about": about,
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -75,7 +76,7 @@ def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
             key=arrays["key"],
             **trees,
             decided=Decisions(step, clusters, tuple(entries)),
-            means=(arrays["centres"], said["scale"]) if "centres" in arrays else None,
+            means=Means(arrays["centres"], said["scale"]) if "centres" in arrays else None,
             known=Known(**known | {"threshold": float(known["threshold"])}) if known else None,
         )
         return model, dict(_below(arrays, "more")), said["about"]

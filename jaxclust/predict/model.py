@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxclust import assign, config, data, decisions, evaluate, optim, predictions, sharding, train, views
+from jaxclust import config, data, decisions, evaluate, optim, predictions, sharding, train, views
 from jaxclust.checkpoint import Checkpoints
 from jaxclust.config import ConfigError, settings
 from jaxclust.decisions import Decisions
+from jaxclust.evaluate import Means
 from jaxclust.predict import novelty
 from jaxclust.predict.novelty import Known
 from jaxclust.types import DataSpec, Method, Prediction, PyTree
@@ -33,7 +34,7 @@ class Model(NamedTuple):
     params: PyTree
     stats: PyTree
     decided: Decisions
-    means: tuple[np.ndarray, float] | None  # of a method without clusters of its own: k-means' centres, and their scale
+    means: Means | None  # of a method without clusters of its own
     known: Known | None  # None where novelty cannot be told
 
 
@@ -47,6 +48,8 @@ class Sorted(NamedTuple):
     margin: np.ndarray  # f32[n], how much more that is than of the next
     novel: np.ndarray | None  # bool[n], whether it looks like nothing seen in training
     embeddings: Mapping[str, np.ndarray]  # name -> f32[n, D]
+
+    first = Prediction.first
 
 
 def read(workdir: Path, step: int | None = None) -> Model:
@@ -104,7 +107,7 @@ def gather(
     Raises:
       ConfigError: the method has no clusters of its own, and `made` is missing, of which they could be made.
     """
-    x = next(iter(made.embeddings.values())) if made else None
+    x = made.embeddings[made.first] if made else None
     host = jax.device_get((jax.random.key_data(state.key), state.params, state.stats))
     known = None if x is None else novelty.calibrate(x)
     means = None
@@ -114,8 +117,7 @@ def gather(
             f"predictions of step {int(state.step)} to make them of; give --mode=evaluate first"
         )
     if made is not None and made.q is None:  # as the report has them
-        centres = np.asarray(assign.kmeans(jax.random.key(cfg["seed"]), x, cfg["clusters"]).centres)
-        means = centres, float(np.mean([squares(part, centres).min(1) for part in x]))
+        means = evaluate.means(x, cfg["clusters"], cfg["seed"])
     return Model(cfg, int(state.step), tuple(shape), *host, decided, means, known)
 
 
@@ -127,11 +129,6 @@ def _has_clusters(cfg: dict[str, Any], host: PyTree, shape: Iterable[int]) -> bo
     size = cfg["data"]["size"]
     x = jax.ShapeDtypeStruct((1, size, size, [*shape][-1]), np.float32)
     return jax.eval_shape(method_of(cfg).predict, *host[1:], x).q is not None
-
-
-def squares(x: Any, centres: Any) -> Any:
-    """Squared distances f32[n, K] of x f32[n, D] to the centres f32[K, D]."""
-    return (x * x).sum(-1, keepdims=True) - 2 * x @ centres.T + (centres * centres).sum(-1)
 
 
 class Sorter:
@@ -155,10 +152,9 @@ class Sorter:
             x = jax.vmap(lambda image: view(image, jax.random.wrap_key_data(key)))(images)  # f32[B, H, W, C]
             rows = method.predict(params, stats, x)
             rows = jax.lax.with_sharding_constraint(rows, self._over)  # or heads would see all
-            x = next(iter(rows.embeddings.values()))
+            x = rows.embeddings[rows.first]
             if rows.q is None:
-                closeness = 1 / (1 + squares(x, means[0]) / means[1])
-                rows = rows._replace(q=closeness / closeness.sum(axis=1, keepdims=True))
+                rows = rows._replace(q=evaluate.assigned(x, means))
             return rows, None if known is None else known.novel(x, jax.numpy)
 
         whole = sharding.replicated(self._mesh)
@@ -198,7 +194,7 @@ class Sorter:
 
     def _finish(self, n: int, result: PyTree) -> Sorted:
         prediction, novel = jax.tree.map(lambda a: np.asarray(a)[:n], result)
-        x = next(iter(prediction.embeddings.values()))
+        x = prediction.embeddings[prediction.first]
         place, confidence = self.model.decided.assign(prediction.q, x)
         shares = self.model.decided.follow(prediction.q, x)
         others = shares.copy()
@@ -223,7 +219,7 @@ def moved(decided: Decisions, said: Sorted, keys: Sequence[str] | Sequence[int])
     put = {key for entry in entries if entry["do"] == "move" for key in entry["images"]}
     if not put:
         return said
-    x = next(iter(said.embeddings.values()))
+    x = said.embeddings[said.first]
     group, confidence = decided._replace(entries=tuple(entries)).members(said.q, x, keys)
     margin = said.margin.copy()
     margin[[key in put for key in keys]] = 1

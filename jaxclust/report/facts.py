@@ -1,17 +1,15 @@
 """Everything that a report says is worked out from these facts about a run; nothing else is read for it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from scipy.spatial.distance import cdist
 
-from jaxclust import assign, config, progress
+from jaxclust import config, evaluate, progress
 from jaxclust.data import Source
 from jaxclust.decisions import Decisions
+from jaxclust.files import read_records
 from jaxclust.types import Prediction
 
 
@@ -55,7 +53,7 @@ def gather(
         config.flatten(settings),
         step,
         config.read_json(workdir / "scores.json"),
-        [record for record in _lines(workdir / "metrics.jsonl") if record["step"] <= step],
+        [record for record in read_records(workdir / "metrics.jsonl") if record["step"] <= step],
         [look for look in progress.read(workdir) if look["step"] <= step],
         {at: kept for at, kept in progress.embeddings(workdir).items() if at <= step},
         source.images,
@@ -66,7 +64,7 @@ def gather(
         group,
         confidence,
         q,
-        next(iter(prediction.embeddings)),
+        prediction.first,
         x,
     )
 
@@ -74,18 +72,9 @@ def gather(
 def assigned(prediction: Prediction, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Soft assignments f32[N, K], and the first embedding f32[N, D].
 
-    A method without clusters of its own (`Prediction.q` is None) gets those of k-means on that embedding, and for
-    their probabilities DEC's Student's t at the scale of a cluster's spread.
+    A method without clusters of its own gets `evaluate.means`.
     """
-    x = next(iter(prediction.embeddings.values()))
+    x = prediction.embeddings[prediction.first]
     if prediction.q is not None:
         return prediction.q, x
-    centres = np.asarray(assign.kmeans(jax.random.key(seed), x, clusters).centres)
-    distance = cdist(x, centres, "sqeuclidean")
-    closeness = 1 / (1 + distance / distance.min(axis=1).mean())
-    return (closeness / closeness.sum(axis=1, keepdims=True)).astype(np.float32), x
-
-
-def _lines(path: Path) -> list[Mapping[str, Any]]:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return np.asarray(evaluate.assigned(x, evaluate.means(x, clusters, seed))), x
