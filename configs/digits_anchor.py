@@ -2,7 +2,7 @@
 
     python -m jaxclust.main --config=configs/digits_anchor.py
 
-Expect ACC .87, NMI .83 of the cluster head (.81 to .91 over three seeds) after two minutes on two CPU cores (k-means on
+Expect ACC .87, NMI .83 of the cluster head (.81 to .91 over three seeds) after three minutes on two CPU cores (k-means on
 pixels: .79, .74).
 Where a setting is not the paper's, a comment says why.
 """
