@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT, config_of, environment
 
-from jaxclust import build, main, sharding
+from jaxclust import build, main, progress, sharding
 from jaxclust.checkpoint import Checkpoints
 
 LAUNCH = ROOT / "launch"
@@ -107,7 +107,8 @@ def test_the_pods_of_the_job_train_together_and_the_first_one_writes(manifest, t
     with socket.create_server(("127.0.0.1", 0)) as s:
         env["JAXCLUST_COORDINATOR"] = f"127.0.0.1:{s.getsockname()[1]}"
     env |= path_to()
-    command = [*container["command"], *flags(tmp_path / "run", **{"train.epochs": "1"})]
+    more = {"train.epochs": "1", "report.looks": "1", "report.page": "True"}
+    command = [*container["command"], *flags(tmp_path / "run", **more)]
     pods = [
         subprocess.Popen(
             command, env=env | {"JOB_COMPLETION_INDEX": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -119,6 +120,8 @@ def test_the_pods_of_the_job_train_together_and_the_first_one_writes(manifest, t
     assert b"2 devices" in said[0][0]
     assert [line for line in said[1][0].splitlines() if not line.startswith(b"[Gloo]")] == []
     assert logged(tmp_path / "run") == list(range(1, EPOCH + 1))
+    assert [look["epoch"] for look in progress.read(tmp_path / "run")] == [0, 1]
+    assert (tmp_path / "run" / "report" / "index.html").exists()
 
 
 # One machine

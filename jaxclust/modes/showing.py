@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxclust import config, decisions, predictions
 from jaxclust.build import Run, feeds
@@ -24,8 +25,12 @@ def run_report(run: Run, state: State, due: Due = never) -> None:
     """
     source, step, scores = run.sources["train"], int(state.step), run.workdir / "scores.json"
     about = step, run.eval.view, source.fingerprint()
-    scored = scores.is_file() and config.read_json(scores)["step"] == step
-    if not scored or predictions.load(run.workdir, *about) is None:
+    todo = False
+    if jax.process_index() == 0:
+        scored = scores.is_file() and config.read_json(scores)["step"] == step
+        todo = not scored or predictions.load(run.workdir, *about) is None
+    # Process 0 may only just have written them, and all must do the same.
+    if multihost_utils.broadcast_one_to_all(np.array(todo)):
         run_evaluation(run, state, due)
     if due():
         raise Preempted
@@ -57,8 +62,8 @@ def run_browse(run: Run, step: int | None, port: int) -> None:
     with Checkpoints(run.workdir, keep=None) as checkpoints:
         step = checkpoints.steps[-1] if step is None and checkpoints.steps else step
         about = run.eval.view, source.fingerprint()
-        said = step and predictions.load(run.workdir, step, *about)
-        if not said:
+        said = None if step is None else predictions.load(run.workdir, step, *about)
+        if said is None:
             state = checkpoints.restore(run.like, step)
             step = int(state.step)
             said = predict(run, state, feeds(run)["train"], run.eval.view, never)
