@@ -4,10 +4,10 @@
 
 The paper trains 10.5 hours on one GTX 1080. Its other rows, on the same command line:
 
-    Table III  --config.method.sobel=True, or --config.method.rotation=False --config.optim.lr=0.01, or all three
+    Table III  --config.method.sobel=released, or --config.method.rotation=False --config.optim.lr=0.01, or all three
     Table IV   NAT+RotNet --config.method.means=none; NAT that and --config.method.rotation=False;
-               RotNet --config.method.assignment=False
-    Table V    --config.method.refine_epoch=350
+               RotNet --config.method.assignment=False; all three in MMDC's procedure, not their papers'
+    Table V    --config.optim.schedule='((300, 0.2),)' --config.method.refine_epoch=350, as released
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ def get_config():
                 means="one_hot",
                 dim=0,  # as many as clusters
                 sigma=0.0,
-                refine_epoch=400,  # never; the paper refines from 350 in Table V only
+                refine_epoch=400,  # never; from 350 in Table V only
                 sobel=False,
             ),
             optim=dict(name="sgd", lr=0.05, momentum=0.9, decay=5e-4, schedule=((350, 0.2),), warmup_epochs=0),

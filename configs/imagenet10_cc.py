@@ -18,7 +18,7 @@ def get_config():
                 splits=dict(train="train"),  # 13,000 images
                 labels="label",  # for scores only
                 size=224,
-                stored=0,
+                stored=448,  # twice the side, so that crops stay sharp; released: out of the photograph itself
                 dir="",
                 resident="auto",
                 max_bad=0.0,

@@ -2,7 +2,8 @@
 
     python -m jaxclust.main --config=configs/imagenet10_mmdc.py
 
-The scores are the mean of five runs. Table V, after refinement: --config.method.refine_epoch=350.
+The scores are the mean of five runs. Table V, after refinement, as released:
+--config.optim.schedule='((300, 0.2),)' --config.method.refine_epoch=350.
 """
 
 from ml_collections import ConfigDict
@@ -39,7 +40,7 @@ def get_config():
                 means="one_hot",
                 dim=0,  # as many as clusters
                 sigma=0.0,
-                refine_epoch=400,  # never; the paper refines from 350 in Table V only
+                refine_epoch=400,  # never; from 350 in Table V only
                 sobel=False,
             ),
             optim=dict(name="sgd", lr=0.05, momentum=0.9, decay=5e-4, schedule=((350, 0.2),), warmup_epochs=0),

@@ -2,7 +2,7 @@
 
     python -m jaxclust.main --config=configs/stl10_tcc.py
 
-The paper trains at least 1000 epochs.
+The paper trains at least 1000 epochs. Means and deviations are STL-10's own, as in MiCE, which it follows.
 """
 
 from ml_collections import ConfigDict
@@ -24,15 +24,15 @@ def get_config():
                 max_bad=0.0,
             ),
             views=dict(
-                plain=dict(policy="standardised", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+                plain=dict(policy="standardised", mean=(0.4409, 0.4279, 0.3868), std=(0.2683, 0.2610, 0.2687)),
                 strong=dict(
                     policy="moco",
                     area=(0.2, 1.0),
                     flip=0.5,
                     jitter=(0.4, 0.4, 0.4, 0.4),
                     grey=0.2,
-                    mean=(0.485, 0.456, 0.406),
-                    std=(0.229, 0.224, 0.225),
+                    mean=(0.4409, 0.4279, 0.3868),
+                    std=(0.2683, 0.2610, 0.2687),
                 ),
             ),
             # 3 x 3 costs 9 times as much

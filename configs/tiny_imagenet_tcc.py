@@ -2,7 +2,10 @@
 
     python -m jaxclust.main --config=configs/tiny_imagenet_tcc.py
 
-The paper trains at least 1000 epochs.
+The paper trains at least 1000 epochs. As compiled for a GPU, a step of 6,400 images takes 188 GiB in float32, 62 with
+--config.net.remat=True. One GPU can take it in parts, with batch normalisation over 800 images at a time:
+--config.train.accumulate=8 takes 27 GiB, and 9.5 with net.remat. Four GPUs, by the same command, take 36 GiB each, and
+eight with net.remat 9.
 """
 
 from ml_collections import ConfigDict

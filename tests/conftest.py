@@ -1,14 +1,17 @@
 """Eight virtual CPU devices for every test, and small runs of any config on fake images."""
 
+import contextlib
 import os
 from importlib.metadata import version
 from pathlib import Path
 
-# Nearly all of the suite's time is compilation, and unoptimised code takes a third as long to compile.
+# Nearly all of the suite's time is compilation. Unoptimised code takes a third as long to compile, and a program in one
+# piece three quarters of what many pieces take two workers on two cores.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     # An XLA that no longer knows a flag would abort.
     f"{' --xla_cpu_use_fusion_emitters=false' * version('jaxlib').startswith('0.10.')}"
+    f"{' --xla_cpu_parallel_codegen_split_count=1' * version('jaxlib').startswith('0.10.')}"
     f" {os.environ.get('XLA_FLAGS', '')}"  # the last one counts
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -16,7 +19,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import numpy as np
 import pytest
 
-from jaxclust import build, config, data, main, methods, nets, sharding
+from jaxclust import data, methods, nets
+from jaxclust.run import config, messages, sharding
+from jaxclust.training import build, compilation, configs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -53,7 +58,22 @@ def own_cache(tmp_path_factory, monkeypatch):
     if "PYTEST_XDIST_WORKER" in os.environ:  # workers, too
         base = base.parent
     monkeypatch.setenv("JAXCLUST_CACHE", str(base / "cache"))
-    build.use_compilation_cache()
+    compilation.use_cache()
+
+
+@pytest.fixture(autouse=True)
+def messages_shown(request):
+    """What jaxclust says is shown as the command shows it; to the tests of the library as `logging` is told to."""
+    with contextlib.nullcontext() if request.path.parent.name == "estimator" else messages.shown():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def short_networks(request, monkeypatch):
+    """What is tested of a method, or of a mode, is what it does with a network, which is a short one there."""
+    blocks = {"methods": (1, 1, 1, 1), "commands": SHORT}.get(request.path.parent.name)
+    if blocks:
+        monkeypatch.setitem(nets.BLOCKS, 18, blocks)
 
 
 def load_fake(s: data.Settings) -> dict[str, data.Source]:
@@ -87,15 +107,14 @@ def small_run(fake_data, monkeypatch):
 
 def build_small(path: Path | str, workdir: Path, overrides=()) -> build.Run:
     """A config's run, small."""
-    args, _ = main.parse([f"--config={path}", f"--workdir={workdir}"])
-    cfg = config.load(config.find(str(path)), {})
+    cfg = config.load(str(path), {}, configs.schemas)
     small = SMALL | dict(overrides)
     if small.get("net.stem", cfg.net.stem) == "vgg":
         small["net.depth"] = "4"
     for name, value in SMALL_METHOD.items():
         if name in cfg.method:
-            small.setdefault(f"method.{name}", str(min(value, cfg.method[name])))
-    return build.build(args, small)
+            small.setdefault(f"method.{name}", str(min(value, value if cfg.method[name] is None else cfg.method[name])))
+    return build.build(str(path), workdir, "train", small)
 
 
 def environment(devices: int = 1) -> dict[str, str]:

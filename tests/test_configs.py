@@ -1,32 +1,81 @@
 """Every config is complete, builds, and takes two steps; they are discovered, so a new one is covered."""
 
+import io
 import json
 import math
 
+import numpy as np
 import pytest
-from conftest import CONFIGS
+from conftest import CONFIGS, METHODS, ROOT
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
-from jaxclust import config, modes
+from jaxclust.commands.work.evaluate import run_evaluation
+from jaxclust.commands.work.train import run_training
+from jaxclust.data.decode import decode
+from jaxclust.run import config
+from jaxclust.views import operations
+
+# Shrunk, the configs of a method are nearly the same; those of the digits stand for the others in the fast part.
+FIRST = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (not p.stem.startswith("digits"))) for p in CONFIGS]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FIRST)
 def test_config_trains_two_steps_and_is_evaluated(path, small_run, tmp_path):
     run = small_run(path, tmp_path, overrides={"train.epochs": "1"})
-    state = modes.run_training(run)
+    state = run_training(run)
     last = run.plan.stages[-1]
     assert int(state.step) == last.start + last.steps >= 2
-    modes.run_evaluation(run, state)
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    run_evaluation(run, state)
+    scores = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert {"step", "seed", "cluster", "kmeans_pixels"} <= scores.keys()
     assert all(0 <= scores["cluster"][name] <= 1 for name in ("acc", "nmi"))
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+    for line in (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines():
         assert math.isfinite(json.loads(line)["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_folder(method, small_run, tmp_path):
+    run = small_run(f"{ROOT}/configs/folder.py:{method}", tmp_path, overrides={"train.epochs": "4"})
+    assert int(run_training(run).step) == run.plan.stages[-1].start + run.plan.stages[-1].steps
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_says_what_it_is_and_how_to_run_it(path):
-    text = path.read_text()
+    text = path.read_text("utf-8")
     assert text.startswith('"""')
     assert f"--config=configs/{path.name}" in text
     assert len(text.splitlines()) <= 80
     config.load(path, {})
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Mean size of the Laplacian of f[H, W, 3]."""
+    grey = np.asarray(image, np.float64) @ operations.GREY
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return np.abs(4 * grey[1:-1, 1:-1] - around).mean()
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    """As large as most of ImageNet's."""
+    return Image.fromarray(load_sample_image("china.jpg")).resize((500, 334), Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("name", ["imagenet10_anchor", "imagenet10_cc", "imagenet_dogs_anchor", "imagenet_dogs_cc"])
+def test_a_crop_of_a_stored_photograph_is_nearly_as_sharp_as_one_of_the_photograph(name, photograph):
+    """The released code crops the photograph; what is stored at the training size keeps less than half."""
+    s, (left, top, width, height) = config.load(ROOT / "configs" / f"{name}.py", {}).data, (125, 83, 250, 166)
+    whole = photograph.crop((left, top, left + width, top + height)).resize((s.size, s.size), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    photograph.save(file, "PNG")
+
+    def kept(side: int) -> float:
+        planes = operations.to_planes(np.asarray(decode(file.getvalue(), side, 3)))
+        crop = top * side // 334, left * side // 500, height * side // 334, width * side // 500
+        image = operations.interleave(operations.crop_resize(planes, *crop, False, s.size))
+        return sharpness(255 * np.asarray(image)) / sharpness(np.asarray(whole))
+
+    assert kept(s.size) < 0.5
+    assert kept(s.stored) > 0.7

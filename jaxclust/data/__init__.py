@@ -1,21 +1,24 @@
 """Data sources: each split becomes uint8 images of one size, decoded once and cached on disk.
 
 digits     scikit-learn's, in memory
-folder     a user's images: `folder` (a folder, tar or zip), `arrays` (npy, npz)
+folder     a user's images: `folder` (a folder, tar or zip), `arrays` (npy, npz), `lists` (of files)
+originals  the user's files themselves, to be shown
 the rest   `records`: array_record files of tensorflow_datasets, or of `--mode=prepare`
 cache      decoded images, made by `workers` that `decode`
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclust.config import ConfigError
-from jaxclust.data import arrays, cache, folder, records
+from jaxclust.data import arrays, cache, folder, lists, new_images, records
+from jaxclust.run.errors import ConfigError
+from jaxclust.run.files import expanded
+from jaxclust.run.schema import option
 
 RESIDENT = ("auto", "always", "never")
 SHOWN = 10  # unusable files in an error
@@ -26,23 +29,17 @@ class Settings:
     name: str  # "digits", "folder", or the name of a tfds data set
     splits: Mapping[str, Any]  # name -> split; "train" is trained on and evaluated, a method may use others
     labels: (
-        str  # for scores only: a feature's name, an npz array's, "folders" for a folder of class folders; "" is none
+        str  # for scores only: a feature's, npz array's or CSV column's name, "folders" for class folders; "" is none
     )
-    size: int  # side of the network's input, pixels; views resize to it
-    stored: int  # side at which images are kept, pixels; 0 keeps images of one size, and decodes others to `size`
-    dir: str  # the folder or archive; of tfds data "" means $TFDS_DATA_DIR, or tfds's own default
-    resident: str  # images on the device: "auto" (when they fit), "always", or "never" (streamed)
-    max_bad: float  # share of images that may be unusable
+    size: int = option(at_least=1)  # side of the network's input, pixels; views resize to it
+    # Side at which images are kept, pixels; 0 keeps images of one size, and decodes others to `size`.
+    stored: int = option(0, at_least=0)
+    dir: str = ""  # the folder or archive; of tfds data "" means $TFDS_DATA_DIR, or tfds's own default
+    # Images on the device: "auto" (when they fit), "always", or "never" (streamed).
+    resident: str = option("auto", choices=RESIDENT)
+    max_bad: float = option(0.0, at_least=0, at_most=1)  # share of images that may be unusable
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ConfigError(f"data.size is {self.size}; it must be at least 1 pixel")
-        if self.stored < 0:
-            raise ConfigError(f"data.stored is {self.stored}; it must be 0 or a number of pixels")
-        if self.resident not in RESIDENT:
-            raise ConfigError(f"data.resident is {self.resident!r}; choose one of {', '.join(RESIDENT)}")
-        if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"data.max_bad is {self.max_bad}; it is a share, from 0 to 1")
         if "train" not in self.splits:
             raise ConfigError("data.splits has no split called train, the one to cluster")
 
@@ -53,15 +50,49 @@ class Source(NamedTuple):
     names: list[str] | None = None  # the file of each image
     skipped: tuple[tuple[str, str], ...] = ()  # (file, reason) of what is not among the images
     classes: tuple[str, ...] = ()  # names of the labels, where they have any
+    plain: tuple[str, ...] = ()  # the files, or rows, of those that came out in a single colour
+    listing: cache.Listing | None = None  # where they were found, encoded
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run that goes on must find again: the number of images, and their names where they have any."""
-        names = self.names and hashlib.sha256("\0".join(self.names).encode(errors="surrogatepass")).hexdigest()
-        return {"images": len(self.images), "names": names}
+        return {"images": len(self.images), "names": self.names and digest_of(self.names)}
+
+    def closing_gaps(self) -> "Source":
+        """In the order that they had while every file counted as an image: the last ones took the places of those that
+        are none. Runs of that time have their rows in it."""
+        if not self.names or not self.skipped:
+            return self
+        none = [name for name, why in self.skipped if not name.endswith("/") and not why.startswith("a link to")]
+        every, rows = sorted([*self.names, *none]), {name: row for row, name in enumerate(self.names)}
+        count = len(rows)
+        last = iter([name for name in every[count:] if name in rows])
+        order = [rows[name if name in rows else next(last)] for name in every[:count]]
+        labels = None if self.labels is None else self.labels[order]
+        return self._replace(images=self.images[order], labels=labels, names=[self.names[row] for row in order])
+
+    def of_names(self, names: Sequence[str]) -> tuple["Source", int, int]:
+        """The images of these names, in this order; how many of them are gone, and how many others there are.
+
+        What is gone is grey. Where something is, there are no labels.
+        """
+        rows = {name: row for row, name in enumerate(self.names or ())}
+        found = [rows.get(name, -1) for name in names]
+        gone = found.count(-1)
+        images = self.images[found]
+        images[[row < 0 for row in found]] = 128
+        labels = None if self.labels is None or gone else self.labels[found]
+        plain = tuple(name for name in self.plain if name in set(names))
+        source = self._replace(images=images, labels=labels, names=[*names], plain=plain)
+        return source, gone, len(rows) - (len(names) - gone)
 
     def about(self) -> dict[str, Any]:
         """What a run keeps of its images: the fingerprint, and (H, W, C), which new images are brought to."""
         return self.fingerprint() | {"shape": [*self.images.shape[1:]]}
+
+
+def digest_of(names: Sequence[str]) -> str:
+    """By which the names of a run's images are known again."""
+    return hashlib.sha256("\0".join(names).encode(errors="surrogatepass")).hexdigest()
 
 
 def load(s: Settings) -> dict[str, Source]:
@@ -96,14 +127,18 @@ def _folder(s: Settings, split: str) -> Source:
     _only_all(s, split)
     if not s.dir:
         raise ConfigError("data.dir is empty; give the folder of your images: --config.data.dir=FOLDER")
-    path = Path(s.dir).expanduser()
+    path = expanded(s.dir)
     if not path.exists():
-        raise ConfigError(f"there is no folder, archive or array of images at {path}; set data.dir to yours")
+        raise ConfigError(
+            f"there is no folder, archive, array or list of images at {path}; give --config.data.dir=PHOTOS"
+        )
     if path.suffix.lower() in arrays.SUFFIXES and not path.is_dir():
         images, labels = arrays.read(path, s.labels)
         if images.dtype == np.uint8 and (not s.stored or images.shape[1:3] == (s.stored, s.stored)):
             return Source(images, labels)
         return cached(s, arrays.listing(path, images, labels, s.stored or None))
+    if lists.is_list(path):
+        return _listed(s, path)
     if s.labels not in ("", "folders"):
         raise ConfigError(f"data.labels is {s.labels!r}; for {path} it is 'folders' (class folders) or '' (no labels)")
     source = cached(s, folder.listing(path, s.stored or s.size))
@@ -111,6 +146,18 @@ def _folder(s: Settings, split: str) -> Source:
         return source
     labels, classes = folder.labels(source.names)
     return source._replace(labels=np.array(labels, np.int32), classes=classes)
+
+
+def _listed(s: Settings, path: Path) -> Source:
+    """The files of a list, and their labels where it has a column of them."""
+    side, listed = s.stored or s.size, lists.read(path, s.labels)
+    source = cached(s, new_images.of_files(listed.files, (side, side, 3), s.size, listed.names).listing)
+    if listed.labels is None:
+        return source
+    classes = sorted(set(listed.labels))
+    number = {name: i for i, name in enumerate(classes)}
+    label = {name: number[of] for name, of in zip(listed.names, listed.labels, strict=True)}
+    return source._replace(labels=np.array([label[name] for name in source.names], np.int32), classes=tuple(classes))
 
 
 def _only_all(s: Settings, split: str) -> None:
@@ -121,7 +168,8 @@ def _only_all(s: Settings, split: str) -> None:
 def cached(s: Settings, listing: cache.Listing) -> Source:
     """Decodes what the cache does not have, and sees to it that not too much is unusable."""
     entry = cache.entry(listing)
-    bad = entry.skipped[len(listing.aside) :]
+    # Of the entry's list only these are of its making: what lies beside the images may have changed since.
+    bad = entry.skipped[len(entry.skipped) - (listing.count - len(entry.images)) :]
     shown = "".join(f"\n  {name!r}: {reason}" for name, reason in bad[:SHOWN])
     if not len(entry.images):
         raise ConfigError(f"none of {listing.count:,} images can be used; the first are:{shown}")
@@ -130,4 +178,5 @@ def cached(s: Settings, listing: cache.Listing) -> Source:
             f"{len(bad):,} of {listing.count:,} images cannot be used, more than data.max_bad={s.max_bad:g} allows; "
             f"mend or move them, or allow more; all are listed in {entry.skipped_csv}, the first are:{shown}"
         )
-    return Source(entry.images, entry.labels, entry.names, tuple(entry.skipped))
+    plain = tuple(entry.names[row] if entry.names else f"record {row}" for row in entry.plain)
+    return Source(entry.images, entry.labels, entry.names, (*listing.aside, *bad), plain=plain, listing=listing)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclust.config import ConfigError, hint
 from jaxclust.data.cache import Listing
+from jaxclust.data.content import glance
 from jaxclust.data.decode import VERSION
+from jaxclust.run.errors import ConfigError, hint
 
 SUFFIXES = (".npy", ".npz")
 
@@ -23,10 +24,12 @@ def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
       ConfigError: the file is missing or damaged, or its arrays are not what they should be.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ConfigError(f"{path} is no regular file; give a .npy or .npz file")
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"": content}
-    except (OSError, ValueError, EOFError) as e:
+    except Exception as e:  # a damaged header makes NumPy raise whatever Python's own parser does
         raise ConfigError(f"{path} cannot be read as an array of numbers: {e}") from e
     candidates = {name: a for name, a in arrays.items() if a.ndim in (3, 4)}
     if len(candidates) != 1:
@@ -40,6 +43,8 @@ def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise ConfigError(
             f"the images in {path} are {images.shape}; the last axis must be 1 (grey) or 3 (red, green, blue) channels"
         )
+    if not images.size:
+        raise ConfigError(f"the images in {path} are {images.shape}, which is not a single pixel; give another file")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise ConfigError(f"the images in {path} are {images.dtype}; give uint8, or floats in [0, 1]")
     if not labels:
@@ -64,7 +69,9 @@ def listing(path: Path, images: np.ndarray, labels: np.ndarray | None, side: int
       side: of the squares they are brought to, pixels; None keeps their size.
     """
     status = path.stat()
-    content = json.dumps([VERSION, path.name, status.st_size, status.st_mtime_ns, side, labels is not None])
+    content = json.dumps(
+        [VERSION, path.name, status.st_size, status.st_mtime_ns, glance([path]), side, labels is not None]
+    )
     shape = (side, side, images.shape[-1]) if side else images.shape[1:]
     return Listing(
         key=f"array-{hashlib.sha256(content.encode()).hexdigest()[:16]}",

@@ -1,34 +1,43 @@
 """One encoded image -> uint8 pixels, or the reason why not. This runs in worker processes and imports no JAX.
 
 Content decides what a file is, not its name. Whatever is wrong with an image becomes a reason: nothing here stops
-a run, and nothing is read past a header that promises absurdly many pixels.
+a run, and nothing is decoded that would take absurdly much memory.
+
+encodings   which are read, and what decoding them takes
+mend        files that are not quite whole, of pictures that are
+deep        more than eight bits
+flatten     eight bits, nothing transparent, and small
+colour      as sRGB shows it
 """
 
+import contextlib
+import errno
 import functools
 import os
 import stat
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import (  # the plugins are imported for the formats that they register
-    BmpImagePlugin,  # noqa: F401
-    ExifTags,
-    GifImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from jaxclust.data import deep, mend
+from jaxclust.data.colour import to_srgb
+from jaxclust.data.encodings import TooLarge, Unusable, opened, weigh
+from jaxclust.data.flatten import flatten, single_colour
+from jaxclust.data.picture import OutOfRange, as_bytes
+
 MAX_BYTES = 2**30  # of an encoded image; larger ones are not read
-DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey, sixteen bits
-VERSION = 1  # of what comes out: a change that moves a pixel counts it up, and old cache entries are left behind
+ENCRYPTED = 0x41  # of a zip member's flags: ordinarily, and strongly
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+FRAMES, PIXELS = 100, 2**27  # of an animation, after which all of its frames are taken for empty
+AGAIN = "; tried again next time"  # what ends the reason where the fault may not be the image's
+OF_THE_FILE = (errno.EINVAL, errno.EOVERFLOW, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+VERSION = 2  # of what comes out: a change that moves a pixel counts it up, and old cache entries are left behind
 
 
 class Slice(NamedTuple):
@@ -50,52 +59,126 @@ class Zipped(NamedTuple):
 Item = str | Slice | Zipped | bytes | np.ndarray
 
 
-class Unusable(Exception):
-    """The image cannot be used; the message says why, for `skipped.csv`."""
-
-
-def decode(item: Item, side: int | None, channels: int) -> np.ndarray:
-    """Reads one image: the first frame, upright, on white where it is transparent.
+def decode(item: Item, side: int | None, channels: int, most: int | None = None) -> np.ndarray:
+    """Reads one image: upright, in sRGB, on white where it is transparent; of an animation the first frame that shows.
 
     Args:
       item: where it is.
       side: of the square that it is squeezed into whole, as the papers do (antialiased bilinear); None keeps its size.
       channels: 3, or 1 for grey.
+      most: pixels of the longer side of one that keeps its shape; larger ones are made smaller.
 
     Returns:
       u8[H, W, channels].
 
     Raises:
-      Unusable: it is not an image, damaged, or has too many pixels.
+      Unusable: it is not an image, damaged, or takes too much memory.
     """
     try:
         if isinstance(item, np.ndarray):
             return _from_array(item, side)
         with open_item(item) as f, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on odd metadata and on sizes well below its limit
-            image = Image.open(f, formats=FORMATS)
-            if side:
-                image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded no larger than is needed
-            image.load()
-            image = _flatten(_upright(image))
-            mode = "L" if channels == 1 else "RGB"
-            image = image if image.mode == mode else image.convert(mode)
-            if side and image.size != (side, side):
-                image = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
-            return np.asarray(image).reshape(image.height, image.width, channels)
+            read = functools.partial(_from_file, side=side, channels=channels, most=most)
+            try:
+                return read(f)
+            except Exception as e:
+                if (whole := _mended(f, e, read)) is None:
+                    raise
+                return whole
     except Unusable:
         raise
-    except UnidentifiedImageError:
-        raise Unusable(f"not an image of a kind that is read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise Unusable(f"too large: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        raise Unusable(f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; save it smaller") from None
     except FileNotFoundError:
         raise Unusable("there is no such file (any more)") from None
     except PermissionError:
-        raise Unusable("no permission to read it") from None
-    except Exception as e:  # a decoder meets damage in many ways: OSError, SyntaxError, struct.error, MemoryError ...
-        said = getattr(e, "strerror", None) or str(e) or type(e).__name__
-        raise Unusable(f"damaged: {' '.join(said.split())}") from e
+        raise Unusable(f"no permission to read it{AGAIN}") from None
+    except MemoryError:
+        raise Unusable(f"not enough memory for it{AGAIN}") from None
+    except OSError as e:
+        if e.errno is None or e.errno in OF_THE_FILE:  # Pillow's have no number
+            raise _damaged(e) from e
+        raise Unusable(f"cannot be read: {e.strerror}{AGAIN}") from e
+    except Exception as e:  # a decoder meets damage in many ways: SyntaxError, struct.error, zlib.error ...
+        raise _damaged(e) from e
+
+
+def _damaged(e: Exception) -> Unusable:
+    said = getattr(e, "strerror", None) or str(e) or type(e).__name__
+    return Unusable(f"damaged: {' '.join(said.split())}; get it again, or take it out")
+
+
+def _from_file(
+    f: BinaryIO, profile: bytes | None = None, *, side: int | None, channels: int, most: int | None
+) -> np.ndarray:
+    """As `decode`; a profile that the file itself does not have may be given."""
+    image = opened(f)
+    size = _size(image, side, most)
+    if size and image.format in ("JPEG", "MPO"):
+        image.draft(None, (2 * size[0], 2 * size[1]))  # decoded no larger than is needed
+    weigh(image, copies=1 if size else 3)  # one that is kept whole becomes RGB, and an array
+    deep.planes(image)
+    wide, plain, box = deep.colours(image), None, None
+    for frame in _frames(image):
+        frame.load()
+        if wide:
+            deep.brighten(frame, lambda: opened(f))
+        # What is left to `resize` is three times as large as its result: the eye sees no difference.
+        factor = tuple(max(1, int(n / to / 3)) for n, to in zip(frame.size, size)) if size else (1, 1)
+        shown, whole = flatten(frame, factor), (0, 0, *(n / by for n, by in zip(frame.size, factor)))
+        empty = image.format in ANIMATED and single_colour(shown)
+        if plain is None or not empty:
+            plain, box = shown, whole
+        if not empty:
+            break
+    plain = to_srgb(plain, profile or image.info.get("icc_profile"))
+    mode = "L" if channels == 1 else "RGB"
+    plain = plain if plain.mode == mode else plain.convert(mode)
+    if size and plain.size != size:
+        plain = plain.resize(size, Image.Resampling.BILINEAR, box)
+    plain = _upright(image, plain)
+    return np.asarray(plain).reshape(plain.height, plain.width, channels)
+
+
+def _size(image: ImageFile, side: int | None, most: int | None) -> tuple[int, int] | None:
+    """To which the image is brought; None keeps its own."""
+    if side:
+        return side, side
+    if not most or max(image.size) <= most:
+        return None
+    width, height = (max(1, round(n * most / max(image.size))) for n in image.size)
+    return width, height
+
+
+def _frames(image: ImageFile) -> Iterator[ImageFile]:
+    """The image; and where it is an animation, each of its next frames, so long as they are asked for."""
+    yield image
+    if image.format not in ANIMATED or not image.is_animated:
+        return
+    for i in range(1, 1 + min(FRAMES, PIXELS // (image.width * image.height))):
+        weigh(image, copies=3)  # what is shown, what was before it, and what is changed
+        try:
+            image.seek(i)
+        except EOFError:
+            return
+        yield image
+
+
+def _mended(f: BinaryIO, error: Exception, read: Callable[..., np.ndarray]) -> np.ndarray | None:
+    """The picture of a file that was refused, where all of it is there; else None."""
+    if isinstance(error, TooLarge | Image.DecompressionBombError | MemoryError):
+        return None
+    f.seek(0)
+    begin = f.read(len(mend.PNG))
+    if not begin.startswith((mend.PNG, mend.JPEG)):
+        return None
+    content = begin + f.read()
+    if begin == mend.PNG:
+        slim = mend.slim(content)
+        return slim and read(*slim)
+    whole = mend.completed(content) if "truncated" in str(error) else None
+    return whole and read(whole)
 
 
 def write_rows(out: str, first: int, items: list[Item], shape: tuple[int, int, int], resize: bool):
@@ -117,21 +200,39 @@ def write_rows(out: str, first: int, items: list[Item], shape: tuple[int, int, i
     unusable, size = [], shape[0] * shape[1] * shape[2]
     fd = os.open(out, os.O_WRONLY)
     try:
-        for row, item in enumerate(items, first):
-            try:
-                image = decode(item, shape[0] if resize else None, shape[2])
-                if image.shape != shape:
-                    raise Unusable(f"{image.shape} (height, width, channels), but the others are {shape}")
-            except Unusable as e:
-                unusable.append((row, str(e)))
-                continue
-            pixels, at = memoryview(np.ascontiguousarray(image)).cast("B"), row * size
-            while pixels:  # a write may be a partial one, above all on a disk that is nearly full
-                written = os.pwrite(fd, pixels, at)
-                pixels, at = pixels[written:], at + written
+        with _silent():  # once for all: for each, it would take a fifth of the time of a small image
+            for row, item in enumerate(items, first):
+                try:
+                    image = decode(item, shape[0] if resize else None, shape[2])
+                    if image.shape != shape:
+                        raise Unusable(f"{image.shape} (height, width, channels), but the others are {shape}")
+                except Unusable as e:
+                    unusable.append((row, str(e)))
+                    continue
+                pixels, at = memoryview(np.ascontiguousarray(image)).cast("B"), row * size
+                while pixels:  # a write may be a partial one, above all on a disk that is nearly full
+                    written = os.pwrite(fd, pixels, at)
+                    pixels, at = pixels[written:], at + written
     finally:
         os.close(fd)
     return unusable
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Codecs in C write about damage to the error stream, past Python; what matters of it becomes a reason."""
+    try:
+        stream, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no error stream, or no descriptor is left
+        yield
+        return
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        os.dup2(stream, 2)
+        os.close(stream)
 
 
 def open_item(item: str | Slice | Zipped | bytes) -> BinaryIO:
@@ -139,8 +240,15 @@ def open_item(item: str | Slice | Zipped | bytes) -> BinaryIO:
     if isinstance(item, bytes):
         return BytesIO(_checked(item, len(item)))
     if isinstance(item, Zipped):
-        info = _archive(item.path).getinfo(item.name)
-        return BytesIO(_archive(item.path).read(_checked(info, info.file_size)))
+        status = os.stat(item.path)
+        archive = _archive(item.path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        info = archive.getinfo(item.name)
+        if info.flag_bits & ENCRYPTED:
+            raise Unusable("encrypted; unpack the archive with its password, and give the folder")
+        try:
+            return BytesIO(archive.read(_checked(info, info.file_size)))
+        except NotImplementedError as e:
+            raise Unusable(f"packed in a way that is not read ({e}); unpack the archive, and give the folder") from None
     if isinstance(item, Slice):
         with open(item.path, "rb") as f:
             f.seek(item.start)
@@ -163,23 +271,9 @@ def _checked(value: Any, size: int) -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _archive(path: str) -> zipfile.ZipFile:
-    """An archive that stays open in its worker, since its list of members takes long to read."""
+def _archive(path: str, state: tuple[int, ...]) -> zipfile.ZipFile:
+    """An archive in this state, which stays open in its worker, since its list of members takes long to read."""
     return zipfile.ZipFile(path)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Eight bits a channel, without transparency."""
-    if image.mode in DEEP:
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise Unusable(f"grey values from {grey.min()} to {grey.max()}; sixteen bits hold 0 to 65535")
-        return Image.fromarray((grey / 257).round().astype(np.uint8))
-    if image.mode == "F":
-        return Image.fromarray(_from_array(np.asarray(image), None))
-    if image.has_transparency_data:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image
 
 
 TURNS = {
@@ -193,21 +287,22 @@ TURNS = {
 }
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; unreadable EXIF says nothing, and the picture is as good without."""
+def _upright(image: Image.Image, plain: Image.Image) -> Image.Image:
+    """Turned as EXIF says of the image; unreadable EXIF says nothing, and the picture is as good without."""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:
-        return image
-    return image if turn is None else image.transpose(turn)
+        return plain
+    return plain if turn is None else plain.transpose(turn)
 
 
 def _from_array(values: np.ndarray, side: int | None) -> np.ndarray:
     """An image of u8 or of floats in [0, 1], [H, W, C], as u8 at the given size."""
     if values.dtype != np.uint8:
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise Unusable(f"values from {values.min()} to {values.max()}; floats must lie in [0, 1]")
-        values = (values * 255).round().astype(np.uint8)
+        try:
+            values = as_bytes(values)
+        except OutOfRange as e:
+            raise Unusable(str(e)) from None
     if side and values.shape[:2] != (side, side):
         image = Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values)
         values = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).reshape(side, side, -1)

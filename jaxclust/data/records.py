@@ -6,19 +6,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from jaxclust.config import ConfigError, hint
 from jaxclust.data.cache import Listing
+from jaxclust.data.content import glance
 from jaxclust.data.decode import VERSION
-
-NAMES = (
-    *("cifar10", "cifar100", "fashion_mnist", "mnist", "stl10"),
-    *("imagenet10", "imagenet_dogs", "tiny_imagenet"),  # builders of ours
-)
+from jaxclust.run.errors import ConfigError, hint
+from jaxclust.run.files import expanded
 
 
 def directory(given: str) -> Path:
     """Where prepared data is: `given`, else $TFDS_DATA_DIR, else tensorflow_datasets' own default."""
-    return Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return expanded(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def listing(
@@ -39,10 +36,12 @@ def listing(
     """
     import tensorflow_datasets as tfds  # slow to import, and a user's own images do without
 
-    if name not in NAMES:
-        raise ConfigError(f"there is no data set {name!r}{hint(name, (*NAMES, 'digits', 'folder'))}")
     prepare = "prepare it with the same command and --mode=prepare"
     if not (folder / name).is_dir():
+        from jaxclust.data.prepare.sets import SPECS
+
+        if name not in SPECS:
+            raise ConfigError(f"there is no data set {name!r}{hint(name, (*SPECS, 'digits', 'folder'))}")
         raise ConfigError(
             f"the data set {name} is not in {folder}; set data.dir or TFDS_DATA_DIR to where it is, or {prepare}"
         )
@@ -79,5 +78,6 @@ def listing(
 
 def _fingerprint(folder: Path, *settings) -> str:
     """Changes when the files, or what is read of them, change."""
-    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()) if f.is_file()]
-    return hashlib.sha256(json.dumps([VERSION, files, *settings]).encode()).hexdigest()[:16]
+    paths = [f for f in sorted(folder.iterdir()) if f.is_file()]
+    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in paths]
+    return hashlib.sha256(json.dumps([VERSION, files, glance(paths), *settings]).encode()).hexdigest()[:16]

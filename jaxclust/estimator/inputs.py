@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxclust.config import ConfigError
-from jaxclust.predict import images
-from jaxclust.predict.images import Images
+from jaxclust.data import new_images
+from jaxclust.data.new_images import Images
+from jaxclust.data.picture import OutOfRange, as_bytes
+from jaxclust.run.errors import ConfigError
+from jaxclust.run.files import expanded
 
 
 def is_path(X: Any) -> bool:
@@ -17,27 +18,31 @@ def is_path(X: Any) -> bool:
 
 
 def is_list(X: Any) -> bool:
-    """Whether X is a list of files."""
-    return isinstance(X, list | tuple) and len(X) > 0 and is_path(X[0])
+    """Whether X is a list of files, be it an array or a pandas Series of them."""
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and is_path(X[0])
+    return np.ndim(X) == 1 and len(X) > 0 and is_path(np.asarray(X)[0])
 
 
 def find(X: Any, shape: tuple[int, int, int], size: int, pixels: Callable[[Any], np.ndarray]) -> tuple[Images, Any]:
     """The images X as they can be read, and where those of X are among them.
 
     Args:
-      X: a path, a list of them, or an array.
+      X: a path, a list, array or Series of them, or an array of images.
       shape, size: as `predict.images.find` takes them.
       pixels: makes u8[N, H, W, C] of an array.
     """
     if is_path(X):
-        return images.find(Path(X).expanduser(), shape, size), slice(None)
+        return new_images.find(expanded(X), shape, size), slice(None)
     if is_list(X):
-        files = [os.fspath(file) for file in X]
-        found = images.of_files(files, shape, size)
-        row = {name: row for row, name in enumerate(found.listing.names)}
+        if strange := [file for file in X if not is_path(file)]:
+            raise ConfigError(f"{strange[0]!r} among the files is no path; give a path for each image")
+        files = [str(os.fspath(file)) for file in X]
+        found = new_images.of_files(files, shape, size)
+        row = {name: row for row, name in enumerate(found.listing.names or ())}
         return found, np.array([row[file] for file in files])
     x = pixels(X)
-    return images.of_array(lambda rows: x[rows.start : rows.stop], x, "memory", shape, size), slice(None)
+    return new_images.of_array(lambda rows: x[rows.start : rows.stop], x, "memory", shape, size), slice(None)
 
 
 def as_pixels(X: Any) -> np.ndarray:
@@ -67,8 +72,7 @@ def as_pixels(X: Any) -> np.ndarray:
         return x
     if not np.issubdtype(x.dtype, np.floating):
         raise ConfigError(f"X is {x.dtype}; give uint8, or floats in [0, 1]")
-    if not np.isfinite(x).all():
-        raise ConfigError("X has NaN or infinity among its values; floats must lie in [0, 1]")
-    if x.min() < 0 or x.max() > 1:
-        raise ConfigError(f"X has values from {x.min():g} to {x.max():g}; floats must lie in [0, 1]")
-    return np.round(x * 255).astype(np.uint8)
+    try:
+        return as_bytes(x)
+    except OutOfRange as e:
+        raise ConfigError(f"X has {e}") from None

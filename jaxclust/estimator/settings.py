@@ -5,7 +5,6 @@ import operator
 import os
 from collections.abc import Mapping
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,10 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from sklearn.utils import check_random_state
 
-from jaxclust import config
-from jaxclust.config import ConfigError, hint
+from jaxclust import methods
+from jaxclust.run import config
+from jaxclust.run.errors import ConfigError, hint
+from jaxclust.run.files import expanded
+from jaxclust.training import configs
 
-METHODS = ("anchor", "cc", "mmdc", "tcc")
 BASE = "cifar10_{}_small.py"  # sized for a machine without a GPU
 SIDE = 32  # of its images, pixels
 NAMES = {  # parameter -> setting
@@ -27,6 +28,11 @@ NAMES = {  # parameter -> setting
     "width": "net.width",
     "learning_rate": "optim.lr",
 }
+
+
+def shipped() -> list[str]:
+    """The methods that have a config to start from."""
+    return [name for name in methods.known() if config.shipped(BASE.format(name))]
 
 
 def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> ConfigDict:
@@ -43,10 +49,9 @@ def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> Con
     whole = set(config.SECTIONS) <= set(settings)
     if whole:
         base, changed = ConfigDict(settings), {}
+        config.complete(base, configs.schemas(base))
     else:
-        if params["method"] not in METHODS:
-            raise ConfigError(f"method is {params['method']!r}{hint(str(params['method']), METHODS)}")
-        base, changed = config.load(config.find(BASE.format(params["method"])), {}), config.flatten(settings)
+        base, changed = _base(params["method"], settings), config.flatten(settings)
     seed = params["random_state"]
     said = {
         "seed": seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1),
@@ -54,14 +59,31 @@ def complete(params: Mapping[str, Any], folder: str | os.PathLike | None) -> Con
         "data.name": "folder",
         "data.splits.train": "all",
         "data.labels": "",
-        "data.dir": "" if folder is None else os.path.abspath(Path(folder).expanduser()),
-        "data.max_bad": 0.01,
+        "data.dir": "" if folder is None else os.path.abspath(expanded(folder)),
+        "data.max_bad": 1.0,  # a file that cannot be used has the label -1
         "eval.held_out": 0,
         "report.looks": 0,
         "report.page": False,
     }
     said |= {name: params[param] for param, name in NAMES.items() if params[param] is not None}
     return config.override(base, {name: _text(value) for name, value in (said | changed).items()}, "settings")
+
+
+def _base(method: str, settings: Mapping[str, Any]) -> ConfigDict:
+    """The config that a method's settings are laid over: its own, or for a method from outside CC's but for the method.
+
+    Raises:
+      ConfigError: there is no such method.
+    """
+    if "." not in str(method):
+        if method not in shipped():
+            raise ConfigError(f"method is {method!r}{hint(str(method), shipped())}")
+        return config.load(config.find(BASE.format(method)), {}, configs.schemas)
+    base = config.load(config.find(BASE.format("cc")), {})
+    said = config.flatten(settings).items()
+    own = {name.removeprefix("method."): value for name, value in said if name.startswith("method.")}
+    base.method = ConfigDict(own | {"name": method})
+    return config.complete(base, configs.schemas(base))
 
 
 def fitted(cfg: ConfigDict, params: Mapping[str, Any], shape: tuple[int, int, int, int]) -> ConfigDict:

@@ -38,63 +38,94 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxclust import assign, nets
-from jaxclust.config import ConfigError, settings
-from jaxclust.losses import HIGHEST, dec_target, kl, normalise
-from jaxclust.types import Batch, Method, Out, Pass, Prediction, Refit, Task
+from jaxclust import nets
+from jaxclust.ops import assignment
+from jaxclust.ops.losses import HIGHEST, dec_target, kl, normalise
+from jaxclust.run.errors import ConfigError
+from jaxclust.run.schema import option, settings
+from jaxclust.types import Batch, Method, Out, Pass, Prediction, Published, Refit, Task
 
-CHOICES = {
-    "assignment": ("dot", "cosine"),
-    "entropy": ("sample", "marginal", "mutual"),
-    "aggregate": ("soft", "hard", "whole"),
-}
+PUBLISHED = tuple(  # printed in per cent; Table 4 is the appendix's
+    Published(f"TCC, Table {table}", data, clusters, "arg max of pi", *scores)
+    for table, data, clusters, *scores in (
+        (2, "cifar10", 10, 0.790, 0.906, 0.733),
+        (2, "cifar100", 20, 0.479, 0.491, 0.312),  # the 20 superclasses
+        (2, "stl10", 10, 0.732, 0.814, 0.689),
+        (2, "imagenet10", 10, 0.848, 0.897, 0.825),
+        (2, "imagenet_dogs", 15, 0.554, 0.595, 0.417),
+        (4, "tiny_imagenet", 200, 0.435, 0.306, 0.152),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     name: str
     views: tuple  # policies of the plain view, the network's and the twin's
-    features: int  # width of f
-    assignment: str  # "dot" (paper) or "cosine"
-    scale: float  # of the cosine, and of the logits where k-means places mu
-    alpha: float  # weight of L1; 1 - alpha is L2's (Table 3, i and ii; Figure 4a)
-    tau: float  # temperature of both contrasts
-    lam: float  # lambda, temperature of the Gumbel-softmax (Figure 4b)
-    samples: int  # of c for each image (Table 3, iii)
-    momentum: float  # of the twins
-    entropy: str  # "sample" (paper), "marginal" or "mutual"
-    sharpness: float  # weight of the images' own entropy in "mutual"
-    consistency: float  # weight of the agreement with the twin's assignment; 0 in the paper
-    init_epoch: int  # k-means places mu at the start of this epoch; 0 is never
-    queue_clusters: int  # L / K, steps that P remembers (Figure 4c); 0 does without P (Table 3, iv)
-    queue_instances: int  # J, rows of Q
+    features: int = option(at_least=1)  # width of f
+    assignment: str = option(choices=("dot", "cosine"))  # "dot" is the paper's
+    scale: float = option(above=0)  # of the cosine, and of the logits where k-means places mu
+    alpha: float = option(at_least=0, at_most=1)  # weight of L1; 1 - alpha is L2's (Table 3, i and ii; Figure 4a)
+    tau: float = option(above=0)  # temperature of both contrasts
+    lam: float = option(above=0)  # lambda, temperature of the Gumbel-softmax (Figure 4b)
+    samples: int = option(at_least=1)  # of c for each image (Table 3, iii)
+    momentum: float = option(at_least=0, at_most=1)  # of the twins
+    entropy: str = option(choices=("sample", "marginal", "mutual"))  # "sample" is the paper's
+    sharpness: float = option(at_least=0)  # weight of the images' own entropy in "mutual"
+    consistency: float = option(at_least=0)  # weight of the agreement with the twin's assignment; 0 in the paper
+    init_epoch: int = option(at_least=0)  # k-means places mu at the start of this epoch; 0 is never
+    # L / K, steps that P remembers (Figure 4c); 0 does without P (Table 3, iv).
+    queue_clusters: int = option(at_least=0)
+    queue_instances: int = option(at_least=1)  # J, rows of Q
     augment_clusters: bool  # whether L1 sees augmented views (Table 3, v)
-    aggregate: str  # "soft" (paper), "hard" (Table 3, vi) or "whole" (Table 3, vii)
+    aggregate: str = option(choices=("soft", "hard", "whole"))  # paper; Table 3, vi; Table 3, vii
 
     def __post_init__(self):
         if len(self.views) != 3:
             raise ValueError(f"method.views names {len(self.views)} views; TCC takes three: plain, network's, twin's")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"method.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        for name in ("scale", "tau", "lam"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"method.{name} is {getattr(self, name)}; it must be positive")
-        for name in ("alpha", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"method.{name} is {getattr(self, name)}; it must be from 0 to 1")
-        for name in ("features", "samples", "queue_instances"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"method.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("sharpness", "consistency", "init_epoch", "queue_clusters"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"method.{name} is {getattr(self, name)}; it must not be negative")
+
+
+def log_pi(f, mu, scale: float | None = None):
+    """Eq. 3, log pi f32[B, K] of features f32[B, D] and prototypes mu f32[K, D].
+
+    With a `scale` the logits are scale * cos(mu_k, f) instead of mu_k . f.
+    """
+    if scale is not None:
+        f, mu = normalise(f), scale * normalise(mu)
+    return jax.nn.log_softmax(jnp.matmul(f, mu.T, precision=HIGHEST))
+
+
+def total(f, log_p, hard: bool = False):
+    """Eq. 4 before it is normalised, f32[K, D]: features f32[B, D], weighted by log pi f32[B, K] or its arg max."""
+    weight = jax.nn.one_hot(jnp.argmax(log_p, axis=-1), log_p.shape[-1]) if hard else jnp.exp(log_p)
+    return jnp.matmul(weight.T, f, precision=HIGHEST)
+
+
+def gumbel_softmax(key, log_p, lam: float, samples: int):
+    """c f32[S, B, K], samples of the cluster that can be differentiated, of log pi f32[B, K]."""
+    noise = jax.random.gumbel(key, (samples, *log_p.shape))
+    return jax.nn.softmax((log_p + noise) / lam)
+
+
+def l1(r, r_hat, candidates, tau: float):
+    """Eq. 5, f32[], of r and r_hat f32[K, D]; the candidates f32[L, D] are the rows of P, by cluster in turn."""
+    K = len(r)
+    own = jnp.arange(len(candidates)) % K == jnp.arange(K)[:, None]  # bool[K, L]
+    return jnp.mean(info_nce(r, r_hat, candidates, tau, own))
+
+
+def l2(e, e_hat, log_p, Q, tau: float, bonus: str = "sample", sharpness: float = 1.0):
+    """Eq. 8, f32[], of e and e_hat f32[S, B, D], log pi f32[B, K] and the queue Q f32[J, D]."""
+    own = jnp.mean(entropy(log_p))
+    mean = entropy(jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(log_p)))
+    bonus = {"sample": own, "marginal": mean, "mutual": mean - sharpness * own}[bonus]
+    return jnp.mean(info_nce(e, e_hat, Q, tau)) + jnp.log(log_p.shape[-1]) - bonus
 
 
 def make(config: Mapping[str, Any]) -> Method:
     s: Settings = settings(Settings, config["method"], "method")
     backbone = nets.backbone(settings(nets.Settings, config["net"], "net"))
-    K = config["clusters"]
+    K, hard, parts = config["clusters"], s.aggregate == "hard", config["train"]["accumulate"]
     last, nn = nets.Linear(s.features), nets.Linear(s.features)
     if config["train"]["batch_size"] > s.queue_instances:
         raise ConfigError(
@@ -104,14 +135,14 @@ def make(config: Mapping[str, Any]) -> Method:
 
     def init(key, spec):
         keys = jax.random.split(key, 6)
-        variables = backbone.init(keys[0], jnp.zeros((1, spec.size, spec.size, spec.channels)), train=False)
+        trunk, stats = nets.start(backbone, keys[0], spec.size, spec.channels)
         params = {
-            "backbone": variables["params"],
+            "backbone": trunk,
             "last": last.init(keys[1], jnp.zeros((1, backbone.features)))["params"],
             "mu": jax.random.normal(keys[2], (K, s.features)) / s.features**0.5,
             "nn": nn.init(keys[3], jnp.zeros((1, K)))["params"],
         }
-        memory = {"twin": params, "twin_stats": variables["batch_stats"]}
+        memory = {"twin": params, "twin_stats": stats}
         for name, key_q, rows in (("P", keys[4], s.queue_clusters * K), ("Q", keys[5], s.queue_instances)):
             if rows:
                 memory[name] = normalise(jax.random.normal(key_q, (rows, s.features)))
@@ -119,44 +150,20 @@ def make(config: Mapping[str, Any]) -> Method:
         if s.aggregate == "whole":
             memory |= {name: jnp.zeros((K, s.features)) for name in ("sum", "sum_hat")}
         # Twins of their own: a buffer that is donated twice would be an error.
-        return params, variables["batch_stats"], jax.tree.map(jnp.copy, memory)
+        return params, stats, jax.tree.map(jnp.copy, memory)
 
     def embed(params, stats, x, train=True):
         """f32[B, H, W, C] -> h f32[B, D], f(x) f32[B, 128], and the new running statistics."""
-        h, new = backbone.apply(
-            {"params": params["backbone"], "batch_stats": stats}, x, train=train, mutable=["batch_stats"]
-        )
-        return h, last.apply({"params": params["last"]}, h), new["batch_stats"]
+        h, stats = nets.embed(backbone, params["backbone"], stats, x, train, parts if train else 1)
+        return h, last.apply({"params": params["last"]}, h), stats
 
-    def log_pi(params, f):
-        """Eq. 3, f32[B, K]."""
-        mu = params["mu"]
-        if s.assignment == "cosine":
-            f, mu = normalise(f), s.scale * normalise(mu)
-        return jax.nn.log_softmax(jnp.matmul(f, mu.T, precision=HIGHEST))
+    def assign(params, f):
+        return log_pi(f, params["mu"], s.scale if s.assignment == "cosine" else None)
 
-    def total(log_pi, f):
-        """Eq. 4 before it is normalised, f32[K, 128]."""
-        weight = jax.nn.one_hot(jnp.argmax(log_pi, axis=-1), K) if s.aggregate == "hard" else jnp.exp(log_pi)
-        return jnp.matmul(weight.T, f, precision=HIGHEST)
-
-    def e(params, f, log_pi, key):
+    def e(params, f, log_p, key):
         """Eq. 7, f32[S, B, 128]."""
-        noise = jax.random.gumbel(key, (s.samples, *log_pi.shape))
-        c = jax.nn.softmax((log_pi + noise) / s.lam)
+        c = gumbel_softmax(key, log_p, s.lam, s.samples)
         return normalise(f + nn.apply({"params": params["nn"]}, c))
-
-    def l1(r, r_hat, candidates):
-        """Eq. 5, f32[]; the candidates are the rows of P."""
-        own = jnp.arange(len(candidates)) % K == jnp.arange(K)[:, None]  # bool[K, L]
-        return jnp.mean(info_nce(r, r_hat, candidates, s.tau, own))
-
-    def l2(e, e_hat, log_pi, Q, bonus):
-        """Eq. 8, f32[]."""
-        own = jnp.mean(entropy(log_pi))
-        mean = entropy(jax.nn.logsumexp(log_pi, axis=0) - jnp.log(len(log_pi)))
-        bonus = {"sample": own, "marginal": mean, "mutual": mean - s.sharpness * own}[bonus]
-        return jnp.mean(info_nce(e, e_hat, Q, s.tau)) + jnp.log(K) - bonus
 
     def step(params, stats, memory, batch: Batch, key, cluster=True, instance=True, bonus=s.entropy):
         """Eq. 9, or one of its losses alone."""
@@ -164,25 +171,25 @@ def make(config: Mapping[str, Any]) -> Method:
         twin = memory["twin"]
         _, f, stats = embed(params, stats, x)
         _, f_hat, twin_stats = embed(twin, memory["twin_stats"], x_hat)  # constant: only `params` are differentiated
-        log_p, log_p_hat = log_pi(params, f), log_pi(twin, f_hat)
+        log_p, log_p_hat = assign(params, f), assign(twin, f_hat)
         carry, terms = {"twin_stats": twin_stats}, {}
 
         if cluster:
             if plain:
                 _, f0, stats = embed(params, stats, *plain)
                 _, f0_hat, carry["twin_stats"] = embed(twin, twin_stats, *plain)
-                R, R_hat = total(log_pi(params, f0), f0), total(log_pi(twin, f0_hat), f0_hat)
+                R, R_hat = total(f0, assign(params, f0), hard), total(f0_hat, assign(twin, f0_hat), hard)
             else:
-                R, R_hat = total(log_p, f), total(log_p_hat, f_hat)
+                R, R_hat = total(f, log_p, hard), total(f_hat, log_p_hat, hard)
             if s.aggregate == "whole":
                 R, R_hat = memory["sum"] + R - jax.lax.stop_gradient(R), memory["sum_hat"]
             r, r_hat = normalise(R), normalise(R_hat)
-            terms["l1"] = l1(r, r_hat, memory.get("P", r_hat))
+            terms["l1"] = l1(r, r_hat, memory.get("P", r_hat), s.tau)
             carry["r_hat"] = r_hat
         if instance:
             key, key_hat = jax.random.split(key)
             e_i, e_hat = e(params, f, log_p, key), e(twin, f_hat, log_p_hat, key_hat)
-            terms["l2"] = l2(e_i, e_hat, log_p, memory["Q"], bonus)
+            terms["l2"] = l2(e_i, e_hat, log_p, memory["Q"], s.tau, bonus, s.sharpness)
             carry["e_hat"] = jnp.mean(e_hat, axis=0)
         if s.consistency and cluster:
             terms["consistency"] = -jnp.mean(jnp.sum(jnp.exp(log_p_hat) * log_p, axis=-1))
@@ -213,12 +220,12 @@ def make(config: Mapping[str, Any]) -> Method:
             memory = enqueue(memory, "Q", carry["e_hat"])
         return memory
 
-    def place(params, memory, f, key):
+    def place(params, stats, memory, f, key):
         """mu at the k-means centres of the directions of f."""
-        mu = normalise(assign.kmeans(key, normalise(f), K).centres)
+        mu = normalise(assignment.kmeans(key, normalise(f), K).centres)
         if s.assignment == "dot":
             mu *= s.scale / jnp.mean(jnp.linalg.norm(f, axis=-1))
-        return params | {"mu": mu}, memory | {"twin": memory["twin"] | {"mu": mu}}
+        return params | {"mu": mu}, stats, memory | {"twin": memory["twin"] | {"mu": mu}}
 
     def show(params, stats, memory, x, key):
         return embed(params, stats, x, train=False)[1]
@@ -227,11 +234,11 @@ def make(config: Mapping[str, Any]) -> Method:
         f_hat = embed(memory["twin"], memory["twin_stats"], x, train=False)[1]
         return jnp.concatenate([show(params, stats, memory, x, key), f_hat], axis=-1)
 
-    def aggregate(params, memory, both, key):
+    def aggregate(params, stats, memory, both, key):
         """Eq. 4 over the whole training set, by the network and by its twin."""
         f, f_hat = jnp.split(both, 2, axis=-1)
-        R, R_hat = total(log_pi(params, f), f), total(log_pi(memory["twin"], f_hat), f_hat)
-        return params, enqueue(memory | {"sum": R, "sum_hat": R_hat}, "P", normalise(R_hat))
+        R, R_hat = total(f, assign(params, f), hard), total(f_hat, assign(memory["twin"], f_hat), hard)
+        return params, stats, enqueue(memory | {"sum": R, "sum_hat": R_hat}, "P", normalise(R_hat))
 
     def plan(epoch):
         if epoch < s.init_epoch:
@@ -241,16 +248,17 @@ def make(config: Mapping[str, Any]) -> Method:
             return Pass("instances", refit=placed), Pass("clusters", refit="aggregate")
         return (Pass("both", refit=placed),)
 
-    def predict(params, stats, x):
+    def predict(params, stats, shown, x):
         h, f, _ = embed(params, stats, x, train=False)
-        return Prediction(jnp.exp(log_pi(params, f)), {"f": f, "backbone": h})
+        return Prediction(jnp.exp(assign(params, f)), {"f": f, "backbone": h})
 
     plain, *strong = s.views
 
     def task(loss, clusters=True):
         through_both = clusters and not s.augment_clusters  # then the plain view goes through both networks too
         views = (*strong, plain) if through_both else tuple(strong)
-        return Task(views, loss, commit, backbone_passes=(("gradient", 1), ("forward", 1)) * (2 if through_both else 1))
+        passes = (("gradient", 1), ("forward", 1)) * (2 if through_both else 1)
+        return Task(views, loss, commit, passes, in_parts=True)
 
     if s.aggregate == "whole":
         tasks = {
@@ -270,6 +278,7 @@ def make(config: Mapping[str, Any]) -> Method:
         refits=refits,
         plan=plan,
         predict=predict,
+        space="f",
         reported={"arg max of pi": "cluster"},
     )
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxclust.config import hint
+from jaxclust.run.errors import hint
 from jaxclust.views.operations import (
     adjust_saturation,
     colour_jitter,

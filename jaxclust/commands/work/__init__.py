@@ -1,0 +1,1 @@
+"""What the modes do. Importing it takes seconds, which words of the command do not."""

@@ -1,0 +1,1 @@
+"""A trained network at work: new images sorted, and the network exported."""

@@ -1,0 +1,1 @@
+"""Other people's weights: their files, and how their names map to ours."""

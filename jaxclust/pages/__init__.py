@@ -1,0 +1,1 @@
+"""Pages and pictures about runs, and the drawing, markup, tables and thumbnails that they share."""

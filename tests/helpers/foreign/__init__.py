@@ -1,0 +1,1 @@
+"""Methods from outside, small but real, that the method interface has to carry."""
