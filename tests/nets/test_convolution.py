@@ -31,6 +31,16 @@ def devices(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture
+def on_one_device(monkeypatch):
+    """`monkeypatch`, for the limits of columns; what is traced under those of a test is forgotten with them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda: 1)
+        jax.clear_caches()
+        yield patch
+    jax.clear_caches()
+
+
 @pytest.mark.usefixtures("devices")
 @pytest.mark.parametrize(("size", "taps", "stride"), [*SMALL, ((1, 4), 3, 2), ((4, 2), 3, 2), *LARGE])
 def test_values_and_gradients_are_those_of_a_convolution(size, taps, stride):
@@ -48,19 +58,15 @@ def the_same(ours, plain, x, kernel):
 
 
 @pytest.mark.parametrize(("batch", "columns"), [(1, 1), (6, 1), (7, 3 * IMAGE), (12, 5 * IMAGE), (12, 2**21)])
-def test_a_kernels_gradient_is_the_sum_over_parts_of_any_number_of_images(batch, columns, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(convolution, "COLUMNS", columns)
-    jax.clear_caches()
+def test_a_kernels_gradient_is_the_sum_over_parts_of_any_number_of_images(batch, columns, on_one_device):
+    on_one_device.setattr(convolution, "COLUMNS", columns)
     the_same(*both(5, 3, 1, batch=batch))
 
 
-def test_a_stems_gradient_is_made_of_columns_where_that_pays(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(convolution, "PAYS", 3 * 4 * 4 * 7 * 7 * 4 * 4)  # bytes of three images of 8x8
+def test_a_stems_gradient_is_made_of_columns_where_that_pays(on_one_device):
+    on_one_device.setattr(convolution, "PAYS", 3 * 4 * 4 * 7 * 7 * 4 * 4)  # bytes of three images of 8x8
     ours, plain, x, kernel = both(8, 7, 2)
     for batch, loops in (2, False), (3, True):
-        jax.clear_caches()
         made = jax.make_jaxpr(jax.grad(lambda kernel, x: ours(x, kernel).sum()))(kernel, x[:batch])
         assert ("scan" in str(made)) == loops
     the_same(ours, plain, x, kernel)
