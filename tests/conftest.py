@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,12 +21,16 @@ import numpy as np
 import pytest
 
 from jaxclust import data, methods, nets
+from jaxclust.data import workers
 from jaxclust.run import config, messages, sharding
 from jaxclust.training import build, compilation, configs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 METHODS = sorted(p.stem for p in Path(methods.__path__[0]).glob("*.py") if p.stem != "__init__")
+
+# What is tested of every method, with one of them in the fast part.
+BY_METHOD = [pytest.param(m, marks=[pytest.mark.slow] * (m != "cc")) for m in METHODS]
 
 # Any config becomes a run of seconds: little network, little images, two steps an epoch.
 SMALL = {
@@ -47,8 +52,15 @@ SHORT = (1, 1)  # blocks of a network of depth 18: a quarter of it, and of its c
 # At most; the second epoch then does what a long run does late.
 SMALL_METHOD = {"init_epoch": 1, "refine_epoch": 1, "group": 8, "queue_instances": 64}
 
+LONG = ("test_distributed.py", "test_damages.py", "test_old_runs.py", "test_launch.py", "test_kill.py")
+
 # Side and channels of the stored images; 96 and 3 elsewhere.
 STORED = {"digits": (8, 1), "mnist": (28, 1), "fashion_mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3)}
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first: begun last, one of them would keep one worker busy while the others are idle."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +74,33 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def decoders_stay(monkeypatch):
+    """Those that a test has started decode for the next one, too: their start is most of what decoding takes here."""
+    monkeypatch.setattr(workers, "end", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def signals_heard():
+    """What is started in the background, or by nohup, hears some signals not at all, and nor do its children."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def messages_shown(request):
     """What jaxclust says is shown as the command shows it; to the tests of the library as `logging` is told to."""
     with contextlib.nullcontext() if request.path.parent.name == "estimator" else messages.shown():
         yield
+
+
+@pytest.fixture(autouse=True)
+def few_dots(request, monkeypatch):
+    """Pictures of a hundredth of the dots, where no test looks at them."""
+    if request.path.parent.name != "pages":
+        monkeypatch.setattr("jaxclust.pages.drawing.DPI", 30)
 
 
 @pytest.fixture(autouse=True)

@@ -6,21 +6,63 @@ import math
 
 import numpy as np
 import pytest
-from conftest import CONFIGS, METHODS, ROOT
+from conftest import CONFIGS, METHODS, ROOT, STORED
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from jaxclust import data
 from jaxclust.commands.work.evaluate import run_evaluation
 from jaxclust.commands.work.train import run_training
 from jaxclust.data.decode import decode
-from jaxclust.run import config
+from jaxclust.run import config, sharding
+from jaxclust.training import build
 from jaxclust.views import operations
 
-# Shrunk, the configs of a method are nearly the same; those of the digits stand for the others in the fast part.
-FIRST = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (not p.stem.startswith("digits"))) for p in CONFIGS]
+
+def program(path) -> str:
+    """What decides the program that a config is, once it is small: what is switched on, not by how much."""
+
+    def kind(value):
+        if isinstance(value, dict):
+            return {name: kind(of) for name, of in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [kind(of) for of in value]
+        return value if isinstance(value, (str, bool)) or value is None else value != 0
+
+    cfg = config.load(str(path), {}).to_dict()
+    kept = {name: cfg[name] for name in ("method", "views", "optim")}
+    more = (
+        cfg["net"]["stem"],
+        len(cfg["data"]["splits"]),
+        cfg["data"]["stored"] > 0,
+        STORED.get(cfg["data"]["name"], (96, 3))[1],
+    )
+    return json.dumps([kind(kept), *more], sort_keys=True)
 
 
-@pytest.mark.parametrize("path", FIRST)
+# Shrunk, many configs are the same program; one of each trains, that of the digits where there is one.
+PROGRAMS = {program(p): p for p in sorted(CONFIGS, key=lambda p: p.stem.startswith("digits"))}
+TRAINED = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem != "digits_mmdc")) for p in PROGRAMS.values()]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_config_is_built_as_it_stands(path, tmp_path, monkeypatch):
+    """With all of its values, and as many images as it asks for, which are one that takes no room."""
+
+    def load(s: data.Settings) -> dict[str, data.Source]:
+        side, channels = STORED.get(s.name, (96, 3))
+        images = np.broadcast_to(np.uint8(7), (60_000, s.stored or side, s.stored or side, channels))
+        return {name: data.Source(images, np.zeros(60_000, np.int32)) for name in s.splits}
+
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(1))
+    monkeypatch.setattr(data, "load", load)
+    run = build.build(str(path), tmp_path / "run", "train", {})
+    assert run.plan.stages[-1].epoch == run.train.epochs - 1
+    assert run.like.params
+
+
+@pytest.mark.parametrize("path", TRAINED)
 def test_config_trains_two_steps_and_is_evaluated(path, small_run, tmp_path):
     run = small_run(path, tmp_path, overrides={"train.epochs": "1"})
     state = run_training(run)

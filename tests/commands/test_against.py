@@ -16,6 +16,7 @@ def test_without_pytorch_it_says_what_is_missing(monkeypatch):
         main.main(["--mode=bench", "--against=torch"])
 
 
+@pytest.mark.slow
 def test_our_side_takes_steps_of_the_network_as_torchvision_counts_it():
     steps, parameters = against._prepared(against.Net(34, "imagenet", 64, 8, 2), "float32")
     assert parameters == 21_797_672 - 513_000  # without the last layer

@@ -164,6 +164,7 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
     assert "cannot be written" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path / 'file' / 'run'}")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(capsys, tmp_path, small_run):
     run = small_run(DIGITS, tmp_path, devices=1)
     run_training(run)
@@ -179,6 +180,7 @@ def test_a_damaged_config_in_the_workdir_is_named(capsys, tmp_path):
     assert "config.json is damaged" in refused(capsys, f"--config={DIGITS}", f"--workdir={tmp_path}")
 
 
+@pytest.mark.slow
 def test_evaluate_restores_any_kept_step_and_names_those_there_are(small_run, tmp_path, capsys):
     run = small_run(DIGITS, tmp_path)
     run_training(run)
@@ -219,6 +221,7 @@ def test_probe_scores_any_kept_step_on_the_images_held_out(small_run, tmp_path, 
         )
 
 
+@pytest.mark.slow
 def test_suggest_k_says_what_the_embeddings_speak_for(small_run, tmp_path, capsys):
     run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))
     capsys.readouterr()
@@ -234,6 +237,7 @@ def test_suggest_k_says_what_the_embeddings_speak_for(small_run, tmp_path, capsy
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys):
     photos, run = tmp_path / "photos", tmp_path / "run"
     for i in range(24):
@@ -270,6 +274,7 @@ def test_a_folder_is_trained_on_and_every_file_is_accounted_for(tmp_path, capsys
     assert "there is no folder" in refused(capsys, "--mode=suggest-k", f"--workdir={run}", "--k=2:3")
 
 
+@pytest.mark.slow
 def test_a_folder_that_lives_can_be_looked_at_and_a_run_goes_on_with_its_own_images(tmp_path, capsys, monkeypatch):
     photos, run = tmp_path / "photos", tmp_path / "run"
     photos.mkdir()
@@ -331,6 +336,7 @@ def test_a_folder_that_lives_can_be_looked_at_and_a_run_goes_on_with_its_own_ima
     assert "scores in" in said("--mode=evaluate", "--config.data.dir=moved")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(small_run, tmp_path):
     """The learning rate jumps after the first epoch: the step and the term are named, the checkpoint stays."""
     run_training(small_run(DIGITS, tmp_path, overrides={"train.epochs": "1"}))

@@ -92,7 +92,7 @@ def serving(folder: Path) -> Iterator[int]:
             yield int(said.rpartition(":")[2].strip(" /\n"))
         finally:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
 
 

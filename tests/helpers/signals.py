@@ -23,7 +23,7 @@ from conftest import environment
 from helpers.faults import command, ends, start
 from PIL import Image
 
-SOON = 30  # seconds, on a machine that is busy with other tests, too; the command allows itself five
+SOON = 60  # seconds, on a machine that is busy with other tests, too; the command allows itself five
 STOPPED = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGHUP: 75, signal.SIGINT: 130}
 SENTENCE = {75: "stopped as asked", 130: "interrupted"}
 

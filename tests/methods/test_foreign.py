@@ -76,8 +76,7 @@ def arrays(state) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
 
 
-FIRST = ("kmeans", "dec", "gan")  # which have refits alone, an end of their own, and tasks in turn
-STOPPED = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in METHODS]
+STOPPED = [pytest.param(name, marks=[pytest.mark.slow] * (name != "kmeans")) for name in METHODS]
 
 
 @pytest.mark.parametrize("name", STOPPED)
@@ -200,6 +199,7 @@ def test_clusters_of_the_train_split_alone_are_scored_and_new_images_refused(for
     assert "clusters the images that it is trained on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_partners_are_the_neighbours_and_the_same_streamed(resident, foreign):
     run = foreign("neighbours", resident, overrides={"data.resident": resident})

@@ -31,6 +31,7 @@ def write(folder: Path) -> None:
     (folder / "digits_simclr.py").write_text(CONFIG)
 
 
+@pytest.mark.slow
 def test_the_pages_method_trains_and_is_evaluated(small_run, tmp_path, monkeypatch):
     assert len(PAGE.partition("## What else")[0].splitlines()) <= 90
     write(tmp_path)

@@ -219,6 +219,7 @@ def test_queues_hold_the_last_rows_in_order():
         assert any(np.array_equal(memory["P"][l], r[k]) for r in rows_p[-4:])
 
 
+@pytest.mark.slow
 def test_twins_are_the_moving_average_and_nothing_else():
     method, (params, stats, memory, batch, key) = setup(momentum=0.9)
     _, out = method.tasks["both"].loss(params, stats, memory, batch, key)
@@ -265,6 +266,7 @@ def test_hard_assignment_sums_the_images_of_a_cluster_alone():
     np.testing.assert_allclose(out.metrics["l1"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_whole_set_aggregation_takes_turns():
     """The value of L1 is the sweep's; its gradient is not zero; P is fed by the sweep alone."""
     method, (params, stats, memory, batch, key) = setup(aggregate="whole")

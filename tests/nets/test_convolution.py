@@ -54,7 +54,8 @@ def the_same(ours, plain, x, kernel):
     assert y.shape == expected.shape
     g = jax.random.normal(jax.random.key(2), y.shape)
     for got, want in zip((y, *pull(g)), (expected, *pull_expected(g)), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5)
+        # Of the largest: a sum of so many products is rounded by its largest terms, and by each processor otherwise.
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6 * np.abs(want).max(initial=1))
 
 
 @pytest.mark.parametrize(("batch", "columns"), [(1, 1), (6, 1), (7, 3 * IMAGE), (12, 5 * IMAGE), (12, 2**21)])

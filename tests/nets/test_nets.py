@@ -65,7 +65,11 @@ def train_step(net):
 
 @pytest.mark.parametrize(
     ("depth", "stem"),
-    [(18, "imagenet"), (18, "cifar"), (18, "mmdc"), (34, "imagenet"), (34, "cifar"), (34, "mmdc"), (50, "imagenet")],
+    [
+        *((18, stem) for stem in ("imagenet", "cifar", "mmdc")),
+        *(pytest.param(34, stem, marks=pytest.mark.slow) for stem in ("imagenet", "cifar", "mmdc")),
+        pytest.param(50, "imagenet", marks=pytest.mark.slow),
+    ],
 )
 def test_resnet_equals_torch_in_eval_in_training_in_statistics_and_in_gradient(depth, stem):
     want = {key: TORCH[f"resnet{depth}_{stem}/{key}"] for key in ("eval", "train1", "train2", "stats", "gradient")}

@@ -364,6 +364,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_leaves_nothing(how, word
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_trains_and_lends_its_backbone(run, small_run, tmp_path):
     tensors = checkpoint_of(run)
     weights.run_import(run, save(tmp_path / "file", tensors, "net"))

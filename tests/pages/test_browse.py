@@ -357,8 +357,8 @@ def test_the_page_needs_nothing_from_elsewhere():
 def test_only_the_loopback_interface_is_listened_on(tmp_path):
     browsed.make(tmp_path)
     with browsed.serving(tmp_path) as port:
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
             pass
         if os.uname().sysname == "Linux":  # where all of 127.0.0.0/8 is this machine
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.2", port), timeout=5)
+                socket.create_connection(("127.0.0.2", port), timeout=60)

@@ -32,12 +32,12 @@ def living(folder: Path, seconds: float = 600) -> Iterator[http.client.HTTPConne
         killer = threading.Timer(seconds, process.kill)
         killer.start()
         try:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as line:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as line:
                 yield line
         finally:
             killer.cancel()
             process.kill()
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=60)
         assert errors == ""
 
 

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to drive; apt-get install chromium"),
 ]
-PATIENCE = 10_000  # milliseconds, on a machine with other work
+PATIENCE = 60_000  # milliseconds, on a machine with other work
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def served(tmp_path_factory):
 
 def answer(port: int, request: bytes) -> tuple[int, bytes]:
     """The status and all of the answer to what is sent; 0 where the line was just cut."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
         received = bytearray()
         try:
             line.sendall(request)

@@ -184,7 +184,7 @@ def test_local_hands_signals_on_and_waits(stand_in, name):
     local = subprocess.Popen([LAUNCH / "local.sh", "2"], env=env, stdout=subprocess.PIPE)
     assert [local.stdout.read(3) for _ in range(2)] == [b"up "] * 2
     local.send_signal(number)
-    assert local.communicate(timeout=30)[0] == b"saved saved "
+    assert local.communicate(timeout=60)[0] == b"saved saved "
     assert local.returncode == 75
 
 

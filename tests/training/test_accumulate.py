@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import METHODS, config_of
+from conftest import BY_METHOD, config_of
 
 from jaxclust import nets
 from jaxclust.commands.bench import memory
@@ -52,6 +52,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(np.abs(b).max(), 1e-2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "resident"), [("assignment", "always"), ("refine", "never")])
 def test_a_step_in_parts_is_the_mean_of_the_parts_by_hand(name, resident, small_run, tmp_path, monkeypatch):
     """The step on eight devices, by hand on one; with a smooth activation, as in test_train.py."""
@@ -104,7 +105,7 @@ def plainly(net, params, stats, x, train, parts=1):
     return h, stats
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"mmdc"}))
+@pytest.mark.parametrize("method", [m for m in BY_METHOD if m.values != ("mmdc",)])
 def test_a_loss_over_the_whole_batch_sees_all_of_it_with_the_statistics_of_the_parts(
     method, small_run, tmp_path, monkeypatch
 ):

@@ -32,6 +32,7 @@ def run(small_run, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_a_run_with_looks_is_the_run_without_and_goes_on_with_them(run, tmp_path, monkeypatch):
     looked = run("looked")
     for a, b in zip(bits(looked), bits(run("unseen", **{"report.looks": "0"})), strict=True):

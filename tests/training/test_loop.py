@@ -5,14 +5,12 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import METHODS, config_of
+from conftest import BY_METHOD, METHODS, config_of
 
 from jaxclust.commands.work.train import run_training
 from jaxclust.data.feed import epoch_order
 from jaxclust.training import build, log
 from jaxclust.training.step import make_step
-
-pytestmark = pytest.mark.parametrize("method", METHODS)
 
 
 def leaves(state) -> list[np.ndarray]:
@@ -20,6 +18,7 @@ def leaves(state) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
+@pytest.mark.parametrize("method", BY_METHOD)
 def test_two_steps_and_two_more_equal_four_bit_for_bit(method, small_run, tmp_path, monkeypatch):
     straight = leaves(run_training(small_run(config_of(method), tmp_path / "straight")))
 
@@ -43,6 +42,7 @@ def test_two_steps_and_two_more_equal_four_bit_for_bit(method, small_run, tmp_pa
     assert len(records[0]) == len(records[1]) == 4
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_step_lowers_for_cuda_without_host_callbacks(method, small_run, tmp_path):
     run = small_run(config_of(method), tmp_path)
     feed = build.feeds(run)["train"]

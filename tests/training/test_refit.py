@@ -38,6 +38,7 @@ def test_a_refit_with_a_batch_of_its_own_mixes_rows_and_returns_them_in_order(sa
     np.testing.assert_allclose(swept(small_run(config_of("anchor"), tmp_path, 2), sample, 6), mixed, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mmdc_may_stop_before_refinement_and_refine_by_a_second_command(small_run, tmp_path):
     """As Table V needs it: the scores in between are those before refinement."""
 

@@ -55,6 +55,7 @@ def test_an_open_setting_that_nobody_chooses_is_named():
         sizing.by_images(cfg, 100)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_was_chosen_when_it_began(small_run, tmp_path, monkeypatch):
     left = {"train.batch_size": "None", "net.width": "None", "train.epochs": "2"}
     run_training(small_run(FOLDER, tmp_path, overrides=left))
