@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from jaxclust import commands
+from jaxclust import __version__, commands
 from jaxclust.run import config
 from jaxclust.training import configs
 
@@ -37,6 +37,11 @@ def test_every_relative_link_leads_somewhere(page):
 
 def test_the_readme_is_read():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_the_newest_changes_are_those_of_this_version():
+    newest = re.search(r"^## (.+)$", (ROOT / "jaxclust" / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
+    assert newest[1] == __version__
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
