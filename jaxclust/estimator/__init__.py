@@ -8,6 +8,7 @@ or a folder, archive, array file or list file, as `data.dir` of a config takes i
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -182,7 +183,14 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         return fitting.sort(self, X)
 
     model_: "Model"
+    clusters_: dict[int, str]
     _sorter: "Sorter | None"
+
+    @property
+    def groups_(self) -> dict[int, str]:
+        """`clusters_` by the name that version 0.1 had for it."""
+        warnings.warn("DeepCluster.groups_ is now clusters_", DeprecationWarning, stacklevel=2)
+        return self.clusters_
 
     @property
     def _n_features_out(self) -> int:

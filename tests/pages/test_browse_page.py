@@ -283,6 +283,12 @@ def test_an_address_may_change_before_the_groups_are_known(opened):
     sync_api.expect(page.locator("h1")).to_have_text("Cluster 2")
 
 
+def test_an_address_of_version_0_1_leads_to_the_same_place(opened):
+    page = opened("#/group/1/file/image/13")
+    sync_api.expect(page.locator("h1")).to_have_text("Cluster 1")
+    sync_api.expect(page.locator(".file")).to_have_text("013.png")
+
+
 def test_an_image_large_its_neighbours_and_its_move(opened, served):
     page, expect = opened("#/cluster/1/file"), sync_api.expect
     page.locator(".tile").nth(4).click()  # row 13

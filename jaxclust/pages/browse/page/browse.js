@@ -183,7 +183,7 @@ function route() {
   const at = { group: null, order: "typical", image: null, search: parts.at(-1) === "search", wrong: "" };
   /** @param {string | undefined} text */
   const number = (text) => (/^\d{1,9}$/.test(text ?? "") ? Number(text) : null);
-  if (parts[0] === "cluster") {
+  if (parts[0] === "cluster" || parts[0] === "group") { // as 0.1 called it
     at.group = number(parts[1]);
     if (at.group === null) at.wrong = `There is no cluster ${shortened(parts[1])}`;
     if (parts[2] in ORDERS) at.order = /** @type {Order} */ (parts[2]);
