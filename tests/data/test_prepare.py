@@ -275,13 +275,13 @@ def test_a_killed_preparation_ends_with_the_same_bytes(undisturbed, tmp_path):
     for whole in (0, 2, 5):
         process = start(tmp_path, origin)
         process.stdout.readline()
-        while len(kept := {p: p.stat().st_mtime_ns for p in partial.glob("*array_record*")}) < whole:
+        while len(kept := {p: p.stat().st_mtime_ns for p in partial.glob("mnist-*")}) < whole:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert kept.items() <= {p: p.stat().st_mtime_ns for p in partial.glob("*array_record*")}.items()
+        assert kept.items() <= {p: p.stat().st_mtime_ns for p in partial.glob("mnist-*")}.items()
     process = start(tmp_path, origin)
     _, err = process.communicate()
     assert not process.returncode, err
@@ -349,7 +349,7 @@ def test_a_kept_file_that_is_damaged_is_named(undisturbed, tmp_path, monkeypatch
 def test_what_an_other_version_left_is_not_prepared_data(undisturbed, tmp_path, monkeypatch):
     use(monkeypatch, small("mnist", 100))
     monkeypatch.setattr(module, "SHARD", 200_000)
-    left = {"mnist-train.array_record-00000-of-00099": b"?", "shard.tmp": b"?"}
+    left = {"mnist-train.array_record-00000-of-00099": b"?", ".mnist-train.array_record-00000-of-00099.a1b2c3": b"?"}
     write_tree(tmp_path / "mnist" / ".3.0.1.partial", left)
     assert content(prepare("mnist", tmp_path, undisturbed[0])) == undisturbed[1]
 

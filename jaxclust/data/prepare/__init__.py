@@ -30,7 +30,7 @@ from jaxclust.data.prepare.download import fetch
 from jaxclust.data.prepare.sets import SPECS
 from jaxclust.data.prepare.spec import Spec, Split
 from jaxclust.run.errors import ConfigError, hint
-from jaxclust.run.files import FULL, expanded
+from jaxclust.run.files import FULL, expanded, replacing
 from jaxclust.run.locks import alone_in
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,6 @@ def _shards(split: Split) -> int:
 
 
 def _write_shard(path: Path, features: Any, split: Split, rows: np.ndarray, bar: tqdm) -> None:
-    partial = path.with_name("shard.tmp")
     serializer = ExampleSerializer(features.get_serialized_info())
 
     def records() -> Iterator[tuple[int, bytes]]:
@@ -173,14 +172,11 @@ def _write_shard(path: Path, features: Any, split: Split, rows: np.ndarray, bar:
             bar.update()
 
     try:
-        ArrayRecordFileAdapter.write_examples(partial, records())
-        _sync(partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            ArrayRecordFileAdapter.write_examples(partial, records())
     except RuntimeError as e:  # array_record's for all that goes wrong
         number = next((n for n in FULL if os.strerror(n) in str(e)), errno.EIO)
         raise OSError(number, str(e).split(";")[0], os.fspath(path)) from e
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _size(path: Path, length: int) -> int:

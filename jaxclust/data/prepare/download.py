@@ -1,6 +1,5 @@
 """Fetching files over HTTP: a download that breaks off goes on where it stopped, and has its name when it is whole."""
 
-import errno
 import http.client
 import os
 import urllib.error
@@ -11,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jaxclust.run.errors import ConfigError
+from jaxclust.run.files import FULL, put
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -34,7 +34,7 @@ def fetch(urls: Sequence[str], folder: Path, wants: str) -> None:
         try:
             _download(url, path)
         except (OSError, http.client.HTTPException) as e:
-            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(e, OSError) and e.errno in FULL:
                 raise
             reason = getattr(e, "reason", None) or e
             raise ConfigError(
@@ -59,7 +59,7 @@ def _download(url: str, path: Path) -> None:
             return _download(url, path)
     else:
         _receive(response, part, start)
-    os.replace(part, path)
+    put(part, path)
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, start: int) -> None:
