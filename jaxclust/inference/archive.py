@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from jaxclust import methods
 from jaxclust.clusters.decisions import Decisions
 from jaxclust.clusters.evaluate import Means
 from jaxclust.clusters.novelty import Known
-from jaxclust.inference.model import Model, method_of
+from jaxclust.inference.model import Model
 from jaxclust.run.errors import ConfigError
 from jaxclust.run.files import replacing
 
@@ -69,7 +71,8 @@ def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
             shape=tuple(said["shape"]),
             key=arrays["key"],
             **trees,
-            space=said["space"] if "space" in said else method_of(said["settings"]).space,  # files of jaxclust 0.1
+            # Files of jaxclust 0.1 do not say it.
+            space=said["space"] if "space" in said else methods.make(ConfigDict(said["settings"])).space,
             decided=Decisions(step, clusters, tuple(entries)),
             means=Means(arrays["centres"], said["scale"]) if "centres" in arrays else None,
             known=Known(**known | {"threshold": float(known["threshold"])}) if known else None,

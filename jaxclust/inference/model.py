@@ -91,7 +91,7 @@ def gather(
     Raises:
       ConfigError: the method has no clusters of its own, and `made` is missing, of which they could be made.
     """
-    method = method_of(cfg)
+    method = methods.make(ConfigDict(cfg))
     arrays = jax.device_get(embed.trained(method, state))
     x = made.embeddings[method.space] if made else None
     known = None if x is None else novelty.calibrate(x)
@@ -115,10 +115,6 @@ def gather(
     )
 
 
-def method_of(cfg: Mapping[str, Any]) -> Method:
-    return methods.load(cfg["method"]["name"]).make(ConfigDict(cfg))
-
-
 def _has_clusters(method: Method, arrays: embed.Trained, size: int, channels: int) -> bool:
     x = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     return jax.eval_shape(lambda arrays, x: embed.predict(method, arrays, x), arrays, x).q is not None
@@ -139,7 +135,7 @@ class Sorter:
         self._mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
         self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
         self._over = sharding.batched(self._mesh)
-        method = method_of(cfg)
+        method = methods.make(cfg)
         encode = embed.encoder(method, views.make(cfg.views, cfg.data.size)[cfg.eval.view])
         arrays = embed.Trained(model.key, model.params, model.stats, model.shown)
         self._names_new = method.assigned is None or _has_clusters(method, arrays, cfg.data.size, model.shape[-1])

@@ -1,10 +1,12 @@
-"""Methods, one paper a file: `load` finds one by its name, in this folder or anywhere on the import path."""
+"""Methods, one paper a file: one is found by its name, in this folder or anywhere on the import path."""
 
 from types import ModuleType
 
+from ml_collections import ConfigDict
+
 from jaxclust.run import plugins
 from jaxclust.run.errors import ConfigError
-from jaxclust.types import Published
+from jaxclust.types import Method, Published
 
 
 def known() -> list[str]:
@@ -22,6 +24,15 @@ def load(name: str) -> ModuleType:
       ConfigError: there is no such method, or the module is none.
     """
     return plugins.load(__name__, name, "method.name")
+
+
+def make(config: ConfigDict) -> Method:
+    """The method that a complete config names, with its settings.
+
+    Raises:
+      ConfigError: there is no such method, or its settings are wrong.
+    """
+    return load(str(config.method.get("name"))).make(config)
 
 
 def published(name: str, data: str, clusters: int) -> list[Published]:

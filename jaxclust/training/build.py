@@ -155,7 +155,7 @@ def assemble(cfg: ConfigDict, workdir: Path, mode: str, sources: dict[str, data.
 def _method(cfg: ConfigDict) -> tuple[loop.Settings, Method]:
     """The section `train`, which methods read too, and the method."""
     train_s = settings(loop.Settings, cfg.train, "train")
-    return train_s, methods.load(str(cfg.method.get("name"))).make(cfg)
+    return train_s, methods.make(cfg)
 
 
 def open_run(cfg: ConfigDict, workdir: Path, step: int | None = None) -> Opened:
@@ -169,7 +169,7 @@ def open_run(cfg: ConfigDict, workdir: Path, step: int | None = None) -> Opened:
     Raises:
       ConfigError: there is no run, no such checkpoint, or what is there is damaged or does not belong together.
     """
-    method, whole = methods.load(cfg.method.name).make(cfg), sharding.replicated(sharding.make_mesh())
+    method, whole = methods.make(cfg), sharding.replicated(sharding.make_mesh())
     images = began.kept_images(workdir, cfg)
     spec = DataSpec(images["images"], cfg.data.size, images["shape"][-1])
     optimizers = optim.make_all(cfg.optim, {})  # the shapes of their states do not depend on how long a run is
@@ -200,7 +200,7 @@ def _takes(cfg: ConfigDict, workdir: Path, batch_size: int) -> bool:
     other = cfg.copy_and_resolve_references()
     other.train.batch_size = batch_size
     try:
-        methods.load(cfg.method.name).make(other)
+        methods.make(other)
     except ConfigError:
         return False
     return True

@@ -65,7 +65,7 @@ def test_t_sne_is_of_the_embedding_of_the_papers_figure(method, figure):
     cfg = config.load(config_of(method), {})
     with cfg.method.ignore_type():
         cfg.method.update({"space": "backbone"} if method == "anchor" else {})
-    made = methods.load(method).make(cfg)
+    made = methods.make(cfg)
     assert (made.pictured or made.space) == figure
 
 
@@ -110,7 +110,7 @@ def test_a_quantity_is_one_that_the_method_reports():
         sizing.by_device(cfg)
         sizing.by_images(cfg, 1000)
         numbers = methods.published(cfg.method.name, cfg.data.name, cfg.clusters)
-        assert {p.quantity for p in numbers} <= {*methods.load(cfg.method.name).make(cfg).reported}
+        assert {p.quantity for p in numbers} <= {*methods.make(cfg).reported}
 
 
 def test_a_method_from_anywhere_lists_its_own_and_one_that_is_gone_has_none(tmp_path, monkeypatch):

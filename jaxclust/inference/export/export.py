@@ -156,7 +156,7 @@ def _in_float32(run: Opened) -> Method:
     """The method without bfloat16, for which ONNX Runtime has no convolution on CPUs."""
     config = run.config.copy_and_resolve_references()
     config.net.dtype = "float32"
-    return methods.load(config.method.name).make(config)
+    return methods.make(config)
 
 
 def _formats(formats: Sequence[str] | None) -> tuple[str, ...]:
