@@ -37,7 +37,7 @@ from jaxclust import nets
 from jaxclust.ops import assignment
 from jaxclust.ops.losses import dec_target, kl, normalise, nt_xent, student_t
 from jaxclust.run.errors import ConfigError
-from jaxclust.run.schema import option, settings
+from jaxclust.run.schema import Check, option, settings
 from jaxclust.types import Batch, Method, Out, Pass, Prediction, Published, Refit, Task, keep_memory
 
 ANCHORS = ("q0_q", "p0_q", "p_q", "jsd")
@@ -57,16 +57,32 @@ PUBLISHED = tuple(  # Table 1: "Ours(Cluster)" and "Ours(Representation)"
 )
 
 
+def _is_weight(weight: float | tuple) -> bool:
+    """Whether steps rise, where a weight has any."""
+    if not isinstance(weight, tuple | list):
+        return True
+    try:
+        steps = [float(step) for step, value in weight]
+        [float(value) for step, value in weight]
+    except (TypeError, ValueError):
+        return False
+    return steps != [] and steps == sorted(set(steps))
+
+
+WEIGHT = Check(_is_weight, "give a number, or ((step, weight), ...) with rising steps")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     name: str
-    views: tuple  # policies of x0, x1, x2 (Table 3)
+    # policies of x0, x1, x2 (Table 3)
+    views: tuple = option(check=Check(lambda v: len(v) == 3, "Anchor takes three: x0, x1, x2"))
     projection: int = option(at_least=1)  # width of z
     tau: float = option(above=0)  # temperature of the instance loss
     alpha: float = option(above=0)  # degrees of freedom of the Student-t kernel
-    instance: float | tuple  # loss weights (Table 4): a number, or ((step, weight), ...) joined by lines
-    cluster: float | tuple
-    anchor: float | tuple
+    instance: float | tuple = option(check=WEIGHT)  # loss weights (Table 4): a number, or knots joined by lines
+    cluster: float | tuple = option(check=WEIGHT)
+    anchor: float | tuple = option(check=WEIGHT)
     anchor_loss: str = option(choices=ANCHORS)  # Table 5; "q0_q" is the paper's choice
     stop_gradient: bool
     space: str = option(choices=SPACES)  # where the centres live: "backbone" (paper) or "projection"
@@ -75,12 +91,6 @@ class Settings:
     init_epoch: int = option(at_least=0)  # k-means places the centres at the start of this epoch; 0 is the paper
     init_features: str = option(choices=FEATURES)  # "batches" is the released code's
     init_sample: int = option(at_least=0)  # images that k-means sees, drawn at random; 0 is all
-
-    def __post_init__(self):
-        if len(self.views) != 3:
-            raise ValueError(f"method.views names {len(self.views)} views; Anchor takes three: x0, x1, x2")
-        for name in ("instance", "cluster", "anchor"):
-            _knots(name, getattr(self, name))
 
 
 def cluster_loss(p0, log_q0):
@@ -209,20 +219,6 @@ def make(config: Mapping[str, Any]) -> Method:
             "representation, released code": "kmeans_backbone",
         },
     )
-
-
-def _knots(name: str, weight: float | tuple) -> tuple:
-    """A loss weight as ((step, weight), ...), in rising order of steps."""
-    if not isinstance(weight, tuple | list):
-        return ((0, weight),)
-    try:
-        steps = [float(step) for step, value in weight]
-        [float(value) for step, value in weight]
-    except (TypeError, ValueError):
-        steps = []
-    if not steps or steps != sorted(set(steps)):
-        raise ValueError(f"method.{name} is {weight!r}; give a number, or ((step, weight), ...) with rising steps")
-    return tuple(weight)
 
 
 def _weight(weight: float | tuple, step):

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxclust import nets
 from jaxclust.ops.losses import normalise, nt_xent
 from jaxclust.run.errors import ConfigError
-from jaxclust.run.schema import option, settings
+from jaxclust.run.schema import Check, option, settings
 from jaxclust.types import Batch, Method, Out, Pass, Prediction, Published, Task, keep_memory
 
 PUBLISHED = tuple(
@@ -46,7 +46,7 @@ PUBLISHED = tuple(
 @dataclasses.dataclass(frozen=True)
 class Settings:
     name: str
-    views: tuple  # policies of the two views (Table 3)
+    views: tuple = option(check=Check(lambda v: len(v) == 2, "CC takes two"))  # policies of the two views (Table 3)
     projection: int = option(at_least=1)  # width of z
     tau_instance: float = option(above=0)
     tau_cluster: float = option(above=0)
@@ -56,10 +56,8 @@ class Settings:
     instance_split: str  # a split for the instance loss alone, before each pass over "train"; "" is none
 
     def __post_init__(self):
-        if len(self.views) != 2:
-            raise ValueError(f"method.views names {len(self.views)} views; CC takes two")
         if self.instance == self.cluster == 0:
-            raise ValueError("method.instance and method.cluster are both 0; give one of them a weight")
+            raise ConfigError("method.instance and method.cluster are both 0; give one of them a weight")
 
 
 def instance_loss(z_a, z_b, tau: float, self_term: bool = False):

@@ -43,7 +43,7 @@ from jaxclust import nets
 from jaxclust.ops.assignment import kmeans, transport
 from jaxclust.ops.losses import HIGHEST, normalise
 from jaxclust.run.errors import ConfigError
-from jaxclust.run.schema import option, settings
+from jaxclust.run.schema import Check, option, settings
 from jaxclust.types import Batch, Method, Out, Pass, Prediction, Published, Refit, Task, keep_memory
 
 MEANS = ("one_hot", "random", "none")
@@ -80,7 +80,8 @@ PUBLISHED = (
 @dataclasses.dataclass(frozen=True)
 class Settings:
     name: str
-    views: tuple  # policies of the crop that P is found on, and of the one that theta is trained on
+    # policies of the crop that P is found on, and of the one that theta is trained on
+    views: tuple = option(check=Check(lambda v: len(v) == 2, "MMDC takes two: centre and augmented crop"))
     rotation_view: str  # policy of each of the rotation task's four crops
     assignment: bool  # the main task
     rotation: bool  # the auxiliary task
@@ -94,10 +95,8 @@ class Settings:
     sobel: bool | str = option(choices=(False, True, "released"))
 
     def __post_init__(self):
-        if len(self.views) != 2:
-            raise ValueError(f"method.views names {len(self.views)} views; MMDC takes two: centre and augmented crop")
         if not (self.assignment or self.rotation):
-            raise ValueError("method.assignment and method.rotation are both False; turn one of them on")
+            raise ConfigError("method.assignment and method.rotation are both False; turn one of them on")
 
 
 def make(config: Mapping[str, Any]) -> Method:

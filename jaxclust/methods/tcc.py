@@ -42,7 +42,7 @@ from jaxclust import nets
 from jaxclust.ops import assignment
 from jaxclust.ops.losses import HIGHEST, dec_target, kl, normalise
 from jaxclust.run.errors import ConfigError
-from jaxclust.run.schema import option, settings
+from jaxclust.run.schema import Check, option, settings
 from jaxclust.types import Batch, Method, Out, Pass, Prediction, Published, Refit, Task
 
 PUBLISHED = tuple(  # printed in per cent; Table 4 is the appendix's
@@ -61,7 +61,8 @@ PUBLISHED = tuple(  # printed in per cent; Table 4 is the appendix's
 @dataclasses.dataclass(frozen=True)
 class Settings:
     name: str
-    views: tuple  # policies of the plain view, the network's and the twin's
+    # policies of the plain view, the network's and the twin's
+    views: tuple = option(check=Check(lambda v: len(v) == 3, "TCC takes three: plain, network's, twin's"))
     features: int = option(at_least=1)  # width of f
     assignment: str = option(choices=("dot", "cosine"))  # "dot" is the paper's
     scale: float = option(above=0)  # of the cosine, and of the logits where k-means places mu
@@ -79,10 +80,6 @@ class Settings:
     queue_instances: int = option(at_least=1)  # J, rows of Q
     augment_clusters: bool  # whether L1 sees augmented views (Table 3, v)
     aggregate: str = option(choices=("soft", "hard", "whole"))  # paper; Table 3, vi; Table 3, vii
-
-    def __post_init__(self):
-        if len(self.views) != 3:
-            raise ValueError(f"method.views names {len(self.views)} views; TCC takes three: plain, network's, twin's")
 
 
 def log_pi(f, mu, scale: float | None = None):

@@ -17,6 +17,7 @@ from jaxclust.nets.layers import kaiming_fan_in, kaiming_fan_out
 from jaxclust.nets.resnet import BLOCKS, STEMS, ResNet
 from jaxclust.nets.vgg import VGG, VGG_DEPTH, VGG_STEM
 from jaxclust.run import plugins, sharding
+from jaxclust.run.errors import ConfigError
 from jaxclust.run.schema import option
 
 __all__ = [
@@ -58,7 +59,7 @@ class Settings:
         whose `features` and `dtype` say what comes out; "" is "resnet", or "vgg" where the stem is.
 
     Raises:
-      ValueError: depth and stem do not go together.
+      ConfigError: depth and stem do not go together.
     """
 
     depth: int
@@ -74,14 +75,14 @@ class Settings:
             return
         for name, known in (("depth", (VGG_DEPTH, *BLOCKS)), ("stem", (*STEMS, VGG_STEM))):
             if (value := getattr(self, name)) not in known:
-                raise ValueError(f"net.{name} is {value!r}; choose one of {', '.join(map(str, known))}")
+                raise ConfigError(f"net.{name} is {value!r}; choose one of {', '.join(map(str, known))}")
         if (self.depth == VGG_DEPTH) != (self.stem == VGG_STEM):
-            raise ValueError(
+            raise ConfigError(
                 f"net.depth is {self.depth} and net.stem is {self.stem}; {VGG_DEPTH} and {VGG_STEM} go together only"
             )
         meant = "vgg" if self.stem == VGG_STEM else "resnet"
         if self.kind not in ("", meant):
-            raise ValueError(
+            raise ConfigError(
                 f"net.kind is {self.kind!r}, but net.depth {self.depth} and net.stem {self.stem} are those of {meant}; "
                 f"set all three"
             )

@@ -8,7 +8,7 @@ import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
+class Check(NamedTuple):
+    """What a value must be, beside of its kind; it is declared beside the setting."""
+
+    holds: Callable[[Any], bool]
+    words: str  # for a value of which it does not hold: the end of a sentence
+
+    def of(self, name: str, value: Any) -> None:
+        """Raises a ConfigError where it does not hold of the value of the setting `name`."""
+        if not self.holds(value):
+            raise ConfigError(f"{name} is {value!r}; {self.words}")
+
+
 def option(
     default: Any = dataclasses.MISSING,
     *,
@@ -28,24 +40,39 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     choices: Iterable[Any] = (),
+    check: Check | None = None,
 ) -> Any:
-    """A field of a `Settings` class whose range is checked by `settings`.
+    """A field of a settings dataclass whose value is checked by `settings`.
 
     Args:
       default: what a config stands for that does not name it; none for what a paper says.
       at_least, above, at_most, below: the range of a number.
       choices: all values that it may have.
+      check: any other one.
     """
-    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": tuple(choices)}
-    return dataclasses.field(default=default, metadata=limits)
+    if choices := tuple(choices):
+        check = Check(lambda value: value in choices, f"choose one of {', '.join(map(str, choices))}")
+    known: tuple[tuple[str, float | None, Callable[[Any, Any], bool]], ...] = (
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    )
+    if limits := [(word, limit, holds) for word, limit, holds in known if limit is not None]:
+        words = " and ".join(f"{word} {limit}" for word, limit, _ in limits)
+        check = Check(
+            lambda value: not isinstance(value, int | float) or all(holds(value, limit) for _, limit, holds in limits),
+            f"it must be {words}",  # NaN holds none
+        )
+    return dataclasses.field(default=default, metadata={"check": check} if check else {})
 
 
 def settings(cls: type[T], section: Mapping[str, Any], path: str) -> T:
     """Fills the dataclass `cls` from a config section.
 
     Args:
-      cls: a frozen dataclass; its fields and annotations are the section's schema, `option` their ranges, and its
-        `__post_init__` may raise ValueError for values that make no sense together.
+      cls: a frozen dataclass; its fields and annotations are the section's schema, `option` their checks, and its
+        `__post_init__` may raise ValueError, as ConfigError is one, for values that make no sense together.
       section: the section of the config.
       path: the section's name, for messages.
 
@@ -64,39 +91,13 @@ def settings(cls: type[T], section: Mapping[str, Any], path: str) -> T:
             value = float(value)
         if not is_kind(value, kind):
             raise ConfigError(f"{path}.{name} is {value!r}, which is not {kind_name(kind)}")
-        _check_range(f"{path}.{name}", value, **fields[name].metadata)
+        if check := fields[name].metadata.get("check"):
+            check.of(f"{path}.{name}", value)
         values[name] = value
     try:
         return cls(**values)
-    except ConfigError:
-        raise
     except ValueError as e:
         raise ConfigError(str(e)) from e
-
-
-def _check_range(
-    name: str,
-    value: Any,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    choices: tuple[Any, ...] = (),
-) -> None:
-    if choices and value not in choices:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(str, choices))}")
-    if not isinstance(value, int | float):
-        return
-    known: tuple[tuple[str, float | None, Callable[[Any, Any], bool]], ...] = (
-        ("at least", at_least, operator.ge),
-        ("above", above, operator.gt),
-        ("at most", at_most, operator.le),
-        ("below", below, operator.lt),
-    )
-    limits = [(word, limit, holds) for word, limit, holds in known if limit is not None]
-    if not all(holds(value, limit) for _, limit, holds in limits):  # NaN holds none
-        said = " and ".join(f"{word} {limit}" for word, limit, _ in limits)
-        raise ConfigError(f"{name} is {value}; it must be {said}")
 
 
 def check_names(path: str, section: Mapping[str, Any], known: Iterable[str], optional: Iterable[str]) -> None:

@@ -113,10 +113,7 @@ def assemble(cfg: ConfigDict, workdir: Path, mode: str, sources: dict[str, data.
     eval_s = settings(evaluate.Settings, cfg.eval, "eval")
     checkpoint_s = settings(checkpoint.Settings, cfg.checkpoint, "checkpoint")
     report_s = settings(looks.Settings, cfg.report, "report")
-    try:
-        policies = views.make(cfg.views, data_s.size)
-    except ValueError as e:
-        raise ConfigError(str(e)) from e
+    policies = views.make(cfg.views, data_s.size)
     for view in (*sorted(checks.used(method)), eval_s.view, eval_s.paper_view):
         if view not in policies:
             raise ConfigError(f"the view {view!r} is used but is not in the section views{hint(view, policies)}")

@@ -16,10 +16,41 @@ import optax
 
 from jaxclust.run.checkpoint import MAIN
 from jaxclust.run.errors import ConfigError, hint
-from jaxclust.run.schema import option, settings
+from jaxclust.run.schema import Check, option, settings
 from jaxclust.types import PyTree
 
 SCHEDULES = ("constant", "cosine")
+Rule = Callable[["Settings", optax.Schedule], optax.GradientTransformation]
+RULES: dict[str, tuple[Rule, bool]] = {  # name -> the rule, and whether it decays weights itself
+    "adam": (lambda s, lr: optax.adam(lr, b1=s.momentum, b2=s.b2, eps=s.eps), False),
+    "adamw": (lambda s, lr: optax.adamw(lr, s.momentum, s.b2, s.eps, weight_decay=s.decay, mask=_decayed(s)), True),
+    "sgd": (lambda s, lr: optax.sgd(lr, momentum=s.momentum or None, nesterov=s.nesterov), False),
+    "rmsprop": (
+        lambda s, lr: optax.rmsprop(
+            lr, s.b2, s.eps, momentum=s.momentum or None, eps_in_sqrt=False, bias_correction=False
+        ),
+        False,
+    ),
+    "lars": (
+        lambda s, lr: optax.lars(
+            lr, s.decay, weight_decay_mask=_decayed(s) or True, trust_ratio_mask=_matrices, momentum=s.momentum
+        ),
+        True,
+    ),
+    "muon": (
+        lambda s, lr: optax.contrib.muon(
+            lr,
+            beta=s.momentum,
+            eps=s.eps,
+            weight_decay=s.decay,
+            adam_b1=s.momentum,
+            adam_b2=s.b2,
+            adam_weight_decay=s.decay if s.decay_all else 0.0,
+            muon_weight_dimension_numbers=_as_matrices,
+        ),
+        True,
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +74,17 @@ class Settings:
       nesterov: whether SGD's momentum looks ahead.
     """
 
-    name: str
+    name: str = option(choices=RULES)
     lr: float = option(above=0)
     momentum: float = option(at_least=0, below=1)
     decay: float = option(at_least=0)
-    schedule: str | tuple
+    schedule: str | tuple = option(
+        check=Check(
+            lambda schedule: _is_schedule(schedule),
+            f"choose one of {', '.join(SCHEDULES)}, or give ((epoch, factor), ...) with rising epochs from 1 and "
+            'positive factors, ("step", updates, factor) or ("inverse", gamma, power)',
+        )
+    )
     warmup_epochs: float = option(at_least=0)
     trains: tuple = ()
     floor: float = option(0.0, at_least=0, at_most=1)
@@ -57,17 +94,8 @@ class Settings:
     nesterov: bool = False
 
     def __post_init__(self):
-        if self.name not in RULES:
-            raise ValueError(f"optim.name is {self.name!r}; choose one of {', '.join(RULES)}")
-        known = self.schedule in SCHEDULES if isinstance(self.schedule, str) else _is_rule(self.schedule)
-        if not (known or _are_drops(self.schedule)):
-            raise ValueError(
-                f"optim.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}, or give "
-                '((epoch, factor), ...) with rising epochs from 1 and positive factors, ("step", updates, factor) or '
-                '("inverse", gamma, power)'
-            )
         if self.nesterov and self.name != "sgd":
-            raise ValueError(f"optim.nesterov is True, but only sgd knows it, and optim.name is {self.name!r}")
+            raise ConfigError(f"optim.nesterov is True, but only sgd knows it, and optim.name is {self.name!r}")
 
 
 class Optimizer(NamedTuple):
@@ -196,37 +224,10 @@ def _as_matrices(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: numbers(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim >= 2 else None, params)
 
 
-Rule = Callable[[Settings, optax.Schedule], optax.GradientTransformation]
-RULES: dict[str, tuple[Rule, bool]] = {  # name -> the rule, and whether it decays weights itself
-    "adam": (lambda s, lr: optax.adam(lr, b1=s.momentum, b2=s.b2, eps=s.eps), False),
-    "adamw": (lambda s, lr: optax.adamw(lr, s.momentum, s.b2, s.eps, weight_decay=s.decay, mask=_decayed(s)), True),
-    "sgd": (lambda s, lr: optax.sgd(lr, momentum=s.momentum or None, nesterov=s.nesterov), False),
-    "rmsprop": (
-        lambda s, lr: optax.rmsprop(
-            lr, s.b2, s.eps, momentum=s.momentum or None, eps_in_sqrt=False, bias_correction=False
-        ),
-        False,
-    ),
-    "lars": (
-        lambda s, lr: optax.lars(
-            lr, s.decay, weight_decay_mask=_decayed(s) or True, trust_ratio_mask=_matrices, momentum=s.momentum
-        ),
-        True,
-    ),
-    "muon": (
-        lambda s, lr: optax.contrib.muon(
-            lr,
-            beta=s.momentum,
-            eps=s.eps,
-            weight_decay=s.decay,
-            adam_b1=s.momentum,
-            adam_b2=s.b2,
-            adam_weight_decay=s.decay if s.decay_all else 0.0,
-            muon_weight_dimension_numbers=_as_matrices,
-        ),
-        True,
-    ),
-}
+def _is_schedule(schedule: str | tuple) -> bool:
+    if isinstance(schedule, str):
+        return schedule in SCHEDULES
+    return _is_rule(schedule) or _are_drops(schedule)
 
 
 def _is_rule(schedule: tuple) -> bool:

@@ -17,7 +17,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxclust.run.errors import hint
+from jaxclust.run.errors import ConfigError, hint
+from jaxclust.run.schema import Check, check_names
 from jaxclust.views.operations import (
     adjust_saturation,
     colour_jitter,
@@ -51,31 +52,41 @@ def _is_pixels(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-# A setting's type, with the check of a value and the words for what passes it.
-Probability = Annotated[float, lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]"]
-Strength = Annotated[float, lambda v: _is_number(v) and 0 <= v < math.inf, "a finite number >= 0"]
+# A setting's type, and what is checked of its value.
+Probability = Annotated[float, Check(lambda v: _is_number(v) and 0 <= v <= 1, "it must be a number in [0, 1]")]
+Strength = Annotated[float, Check(lambda v: _is_number(v) and 0 <= v < math.inf, "it must be a finite number >= 0")]
 Area = Annotated[
     tuple[float, float],
-    lambda v: _are_numbers(v, 2) and 0 < v[0] <= v[1] <= 1,
-    "a pair (low, high) with 0 < low <= high <= 1",
+    Check(
+        lambda v: _are_numbers(v, 2) and 0 < v[0] <= v[1] <= 1,
+        "it must be a pair (low, high) with 0 < low <= high <= 1",
+    ),
 ]
 Jitter = Annotated[
     tuple[float, float, float, float],
-    lambda v: _are_numbers(v, 4) and min(v) >= 0 and v[3] <= 0.5,
-    "a tuple (brightness, contrast, saturation, hue) of finite numbers >= 0, the hue <= 0.5",
+    Check(
+        lambda v: _are_numbers(v, 4) and min(v) >= 0 and v[3] <= 0.5,
+        "it must be a tuple (brightness, contrast, saturation, hue) of finite numbers >= 0, the hue <= 0.5",
+    ),
 ]
-Mean = Annotated[tuple[float, ...], lambda v: _are_numbers(v, 1, 3), "a tuple of one or three finite numbers"]
+Mean = Annotated[
+    tuple[float, ...], Check(lambda v: _are_numbers(v, 1, 3), "it must be a tuple of one or three finite numbers")
+]
 Std = Annotated[
     tuple[float, ...],
-    lambda v: _are_numbers(v, 1, 3) and min(v) > 0,
-    "a tuple of one or three finite numbers > 0",
+    Check(
+        lambda v: _are_numbers(v, 1, 3) and min(v) > 0,
+        "it must be a tuple of one or three finite numbers > 0",
+    ),
 ]
-Degrees = Annotated[float, lambda v: _is_number(v) and 0 <= v <= 180, "a number in [0, 180]"]
-Pixels = Annotated[int, _is_pixels, "a whole number >= 1"]
+Degrees = Annotated[float, Check(lambda v: _is_number(v) and 0 <= v <= 180, "it must be a number in [0, 180]")]
+Pixels = Annotated[int, Check(_is_pixels, "it must be a whole number >= 1")]
 Sides = Annotated[
     tuple[int, ...],
-    lambda v: isinstance(v, tuple | list) and len(v) > 0 and all(map(_is_pixels, v)),
-    "a tuple of one or more whole numbers >= 1",
+    Check(
+        lambda v: isinstance(v, tuple | list) and len(v) > 0 and all(map(_is_pixels, v)),
+        "it must be a tuple of one or more whole numbers >= 1",
+    ),
 ]
 
 _policies: dict[str, Callable[..., View]] = {}
@@ -98,32 +109,27 @@ def make(policies: Mapping[str, Mapping], size: int) -> dict[str, View]:
       view name -> View.
 
     Raises:
-      ValueError: a policy or setting is unknown, missing, or has a value outside its range.
+      ConfigError: a policy or setting is unknown, missing, or has a value outside its range.
     """
     return {name: _build(f"views.{name}", config, size) for name, config in policies.items()}
 
 
 def _build(where, config, size):
     if not hasattr(config, "keys") or "policy" not in config:
-        raise ValueError(f"missing {where}.policy, the name of a policy: {', '.join(_policies)}")
+        raise ConfigError(f"missing {where}.policy, the name of a policy: {', '.join(_policies)}")
     settings = dict(config)
     name = settings.pop("policy")
     if name not in tuple(_policies):
-        raise ValueError(f"{where}.policy is {name!r}{hint(str(name), _policies)}")
+        raise ConfigError(f"{where}.policy is {name!r}{hint(str(name), _policies)}")
     kinds = {
         key: argument.annotation
         for key, argument in inspect.signature(_policies[name]).parameters.items()
         if argument.kind is argument.KEYWORD_ONLY
     }
-    for key in settings:
-        if key not in kinds:
-            raise ValueError(f"unknown key {where}.{key}{hint(key, ['policy', *kinds], where + '.')}")
-    if missing := [f"{where}.{key}" for key in kinds if key not in settings]:
-        raise ValueError(f"missing {', '.join(missing)}; the policy {name!r} needs every one of its settings")
+    check_names(where, config, ["policy", *kinds], ())
     for key, value in settings.items():
-        valid, words = kinds[key].__metadata__
-        if not valid(value):
-            raise ValueError(f"{where}.{key} is {value!r}; it must be {words}")
+        (check,) = kinds[key].__metadata__
+        check.of(f"{where}.{key}", value)
     return _policies[name](size, **settings)
 
 

@@ -157,7 +157,7 @@ def test_the_papers_configs_train_as_long_and_start_as_released(data):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"views": ("plain", "strong")}, "method.views names 2 views"),
+        ({"views": ("plain", "strong")}, "method.views is ('plain', 'strong'); Anchor takes three: x0, x1, x2"),
         ({"anchor_loss": "q"}, "method.anchor_loss is 'q'; choose one of q0_q, p0_q, p_q, jsd"),
         ({"instance": ((5, 1.0), (0, 2.0))}, "rising steps"),
         ({"tau": 0.0}, "method.tau is 0.0; it must be above 0"),

@@ -125,7 +125,7 @@ def test_prediction_is_the_cluster_head_with_running_statistics():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"views": ("strong",)}, "method.views names 1 views; CC takes two"),
+        ({"views": ("strong",)}, "method.views is ('strong',); CC takes two"),
         ({"tau_cluster": 0.0}, "method.tau_cluster is 0.0; it must be above 0"),
         ({"instance": 0.0, "cluster": 0.0}, "both 0"),
         ({"instance_split": "unlabelled"}, "method.instance_split is 'unlabelled', which is not in data.splits"),

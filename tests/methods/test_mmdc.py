@@ -253,7 +253,7 @@ def test_linear_layers_start_small():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"views": ("centre",)}, "method.views names 1 views"),
+        ({"views": ("centre",)}, "method.views is ('centre',); MMDC takes two"),
         ({"means": "two_hot"}, "method.means is 'two_hot'; choose one of one_hot, random, none"),
         ({"assignment": False}, "method.assignment and method.rotation are both False"),
         ({"sobel": "edges"}, "method.sobel is 'edges'; choose one of False, True, released"),

@@ -312,7 +312,7 @@ def test_a_cluster_without_images_is_a_dead_row():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"views": ("strong", "strong")}, "method.views names 2 views; TCC takes three"),
+        ({"views": ("strong", "strong")}, "method.views is ('strong', 'strong'); TCC takes three"),
         ({"entropy": "none"}, "method.entropy is 'none'; choose one of sample, marginal, mutual"),
         ({"alpha": 1.5}, "method.alpha is 1.5; it must be at least 0 and at most 1"),
         ({"tau": 0.0}, "method.tau is 0.0; it must be above 0"),
