@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -128,11 +127,13 @@ def _try_port(address: str) -> None:
 
 def _give_up(processes: Processes) -> None:
     found = "not all came to process 0" if processes.index == 0 else "nobody answered there, or not all came"
-    print(
-        f"jaxclust: the {processes.count} processes did not meet at {processes.coordinator} within {TIMEOUT} s: "
-        f"{found}; check the coordinator's address and port, and that every process was started",
-        file=sys.stderr,
-        flush=True,
+    logger.error(
+        "jaxclust: the %d processes did not meet at %s within %d s: %s; check the coordinator's address and port, and "
+        "that every process was started",
+        processes.count,
+        processes.coordinator,
+        TIMEOUT,
+        found,
     )
     os._exit(1)
 

@@ -59,14 +59,12 @@ def alone(run: Run) -> Iterator[None]:
                 f"another run is at work in {run.workdir} ({e.strerror}); wait for it, or give another --workdir"
             ) from e
         except OSError as e:
-            print(
-                f"warning: {run.workdir} cannot be locked ({e.strerror}), so start no second run in it", file=sys.stderr
-            )
+            logger.warning("warning: %s cannot be locked (%s), so start no second run in it", run.workdir, e.strerror)
         yield
 
 
 def announce(run: Run) -> None:
-    """Prints the config, package versions and devices, and keeps them beside the run."""
+    """Says the config, package versions and devices, and keeps them beside the run."""
     if jax.process_index() != 0:
         return
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -74,13 +72,15 @@ def announce(run: Run) -> None:
     about = {"jaxclust": __version__, "python": platform.python_version(), **versions, "devices": devices}
     write_json(run.workdir / ENVIRONMENT, about)
     if sys.stdout.isatty():
-        print(f"the settings are in {run.workdir / CONFIG}")
+        logger.info("the settings are in %s", run.workdir / CONFIG)
     else:  # a log has them all; on a terminal they would hide what follows
-        print("\n".join(f"{name} = {value!r}" for name, value in config.flatten(run.config.to_dict()).items()))
-    print(", ".join(f"{name} {version}" for name, version in about.items() if name != "devices"))
-    print(f"{len(devices)} device{'s' * (len(devices) > 1)}: {', '.join(devices)}")
+        for name, value in config.flatten(run.config.to_dict()).items():
+            logger.info("%s = %r", name, value)
+    logger.info("%s", ", ".join(f"{name} {version}" for name, version in about.items() if name != "devices"))
+    logger.info("%s", f"{len(devices)} device{'s' * (len(devices) > 1)}: {', '.join(devices)}")
     steps, images = run.plan.stages[-1].start + run.plan.stages[-1].steps, len(run.sources["train"].images)
-    print(f"{images:,} images, {run.train.epochs:,} epochs: {steps:,} steps of {run.train.batch_size:,}", flush=True)
+    epochs, size = run.train.epochs, run.train.batch_size
+    logger.info("%s", f"{images:,} images, {epochs:,} epochs: {steps:,} steps of {size:,}")
 
 
 def run_training(run: Run, due: Due = never, free: loop.Free = contextlib.nullcontext) -> State:
@@ -99,11 +99,12 @@ def run_training(run: Run, due: Due = never, free: loop.Free = contextlib.nullco
         lead = jax.process_index() == 0
         if lead:
             if step:
-                print(f"resuming from step {step} in {run.workdir}", flush=True)
+                logger.info("resuming from step %d in %s", step, run.workdir)
             for name in set(run.plan.method.refits) - {stage.todo.refit for stage in run.plan.stages}:
-                print(
-                    f"note: {run.train.epochs} epochs end before the {name} are fitted, so the clusters stay untrained",
-                    file=sys.stderr,
+                logger.warning(
+                    "note: %d epochs end before the %s are fitted, so the clusters stay untrained",
+                    run.train.epochs,
+                    name,
                 )
             build.begin(run)
             _report_skipped(run)
@@ -139,10 +140,10 @@ def _report_skipped(run: Run) -> None:
     skipped = [row for source in run.sources.values() for row in source.skipped]
     write_csv(path, ("file", "reason"), skipped)
     if skipped:
-        print(f"left out {len(skipped):,} of the files found; {path} says which and why", flush=True)
+        logger.info("%s", f"left out {len(skipped):,} of the files found; {path} says which and why")
     if plain := [(name,) for source in run.sources.values() for name in source.plain]:
         write_csv(run.workdir / SINGLE_COLOUR, ("file",), plain)
-        print(f"images of a single colour: {len(plain):,}; {run.workdir / SINGLE_COLOUR} lists them", flush=True)
+        logger.info("%s", f"images of a single colour: {len(plain):,}; {run.workdir / SINGLE_COLOUR} lists them")
 
 
 def _note_decisions(run: Run, step: int) -> None:
@@ -178,4 +179,4 @@ def main(args: argparse.Namespace, overrides: Mapping[str, str], preemption: Pre
         if run.report.page:
             run_report(run, state, preemption.due)
     if jax.process_index() == 0:
-        print(_next(run))
+        logger.info("%s", _next(run))
