@@ -4,8 +4,10 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 
-def leading(x: np.ndarray, most: int) -> PCA:
+def leading(x: np.ndarray, most: float) -> PCA:
     """The directions in which points x f[n, d] vary most, fitted: at most `most`, n or d of them.
+
+    With `most` below one they are as many as hold more than this share of the variance.
 
     They are exact. Where n is far above d they come from the covariance, and from the points themselves otherwise.
     """

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from jaxclust.ops.components import leading
 from jaxclust.run.errors import ConfigError
 
 SAMPLE = 2000  # points at most that are scored; silhouette is quadratic in them
@@ -118,7 +118,7 @@ def components(x: np.ndarray) -> np.ndarray:
     Returns:
       f64[n, d], the fewest that hold the share VARIANCE of the variance, but at most WIDTH.
     """
-    z = PCA(VARIANCE, svd_solver="full").fit_transform(x)
+    z = leading(x, VARIANCE).transform(x)
     return z[:, :WIDTH] / np.sqrt(x.var(axis=0).sum())
 
 
