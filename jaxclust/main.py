@@ -52,9 +52,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str], Command]
     for word in rest:
         if word.startswith("--config."):
             name, equals, value = word.removeprefix("--config.").partition("=")
-            if not equals and (value := next(rest, None)) is None:
+            given = value if equals else next(rest, None)
+            if given is None:
                 raise ConfigError(f"{word} has no value; write {word}=VALUE")
-            overrides[name] = value
+            overrides[name] = given
         else:
             flag, equals, value = word.partition("=")
             plain.append(f"{flag}={expanded(value)}" if equals and value.startswith("~") else word)

@@ -29,7 +29,7 @@ def text(files: Sequence[str] | None, groups: Mapping[int, str], group: np.ndarr
 
 
 def write(
-    workdir: Path, files: Sequence[str], groups: Mapping[int, str], group: np.ndarray, confidence: np.ndarray
+    workdir: Path, files: Sequence[str] | None, groups: Mapping[int, str], group: np.ndarray, confidence: np.ndarray
 ) -> Path:
     """Writes the table of `text` into the folder of a run, atomically, unless it is there; returns where it is."""
     path, content = workdir / CLUSTERS, encoded(text(files, groups, group, confidence))

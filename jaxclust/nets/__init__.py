@@ -70,7 +70,7 @@ class Settings:
     init_from: str = ""
     kind: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("", *SHARED):  # what depth and stem mean is then that network's to say
             return
         for name, known in (("depth", (VGG_DEPTH, *BLOCKS)), ("stem", (*STEMS, VGG_STEM))):
@@ -98,7 +98,7 @@ def backbone(settings: Settings, kernel_init: Callable = kaiming_fan_out) -> nn.
     return plugins.load(__name__, kind, "net.kind").make(settings, DTYPES[settings.dtype], kernel_init)
 
 
-def start(net: nn.Module, key, size: int, channels: int) -> tuple[Any, Any]:
+def start(net: nn.Module, key: jax.Array, size: int, channels: int) -> tuple[Any, Any]:
     """Parameters and batch-normalisation statistics of a network of images, before it has seen any."""
     variables = net.init(key, jnp.zeros((1, size, size, channels)), train=False)
     return variables["params"], variables["batch_stats"]
@@ -112,7 +112,7 @@ def embed(net: nn.Module, params: Any, stats: Any, x: jax.Array, train: bool, pa
     part at a time.
     """
 
-    def once(stats, x):
+    def once(stats: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         h, new = net.apply({"params": params, "batch_stats": stats}, x, train=train, mutable=["batch_stats"])
         return new["batch_stats"], h
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+Normalised = tuple[jax.Array, jax.Array, jax.Array]  # y [..., C], mean and variance f32[C]
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch has it (Ioffe & Szegedy, 2015, arXiv:1502.03167).
@@ -20,7 +22,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises each channel.
 
         Args:
@@ -51,9 +53,7 @@ class BatchNorm(nn.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _with_statistics(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _with_statistics(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> Normalised:
     """x [..., C] normalised with its own statistics, and those: mean and biased variance f32[C], without gradient.
 
     The gradient is written down, since the one that JAX derives reads the images several times more than it needs to.
@@ -65,12 +65,12 @@ def _with_statistics(
     return _normalised(x, mean, var, scale, bias, eps), mean, var
 
 
-def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float):
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[Normalised, tuple[jax.Array, ...]]:
     y, mean, var = _with_statistics(x, scale, bias, eps)
     return (y, mean, var), (x, mean, var, scale)
 
 
-def _backward(eps: float, kept: tuple[jax.Array, ...], to_y_and_statistics: tuple[jax.Array, ...]):
+def _backward(eps: float, kept: tuple[jax.Array, ...], to_y_and_statistics: Normalised) -> tuple[jax.Array, ...]:
     x, mean, var, scale = kept
     g, axes, n = to_y_and_statistics[0].astype(jnp.float32), tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     centred, inverse = x.astype(jnp.float32) - mean, lax.rsqrt(var + eps)

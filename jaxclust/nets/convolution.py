@@ -92,10 +92,10 @@ def _products(x: jax.Array, kernel: jax.Array, rows: list[Reach], columns: list[
     together = defaultdict(list)  # part of the image -> (place, its taps)
     for place, (row, column) in enumerate(itertools.product(rows, columns)):
         together[row.image, column.image].append((place, kernel[row.taps, column.taps].reshape(-1, width)))
-    made = {}
-    for (row, column), meeting in together.items():
+    made: dict[int, jax.Array] = {}
+    for (across, along), meeting in together.items():
         places, taps = zip(*meeting)
-        product = x[:, slice(*row), slice(*column)].reshape(batch, -1) @ jnp.concatenate(taps, axis=1)
+        product = x[:, slice(*across), slice(*along)].reshape(batch, -1) @ jnp.concatenate(taps, axis=1)
         made |= zip(places, jnp.split(product, len(places), axis=1))
     return jnp.stack([made[place] for place in sorted(made)], axis=1).reshape(batch, len(rows), len(columns), width)
 

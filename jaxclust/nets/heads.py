@@ -19,7 +19,7 @@ class Linear(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, h):  # [B, D] -> dtype[B, features]
+    def __call__(self, h: jax.Array) -> jax.Array:  # [B, D] -> dtype[B, features]
         bound = h.shape[-1] ** -0.5
         init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
         kernel = self.param("kernel", init, (h.shape[-1], self.features))
@@ -36,6 +36,6 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, h):  # f32[B, D] -> f32[B, out]
+    def __call__(self, h: jax.Array) -> jax.Array:  # f32[B, D] -> f32[B, out]
         h = nn.relu(Linear(self.hidden, self.dtype, name="linear1")(h))
         return Linear(self.out, self.dtype, name="linear2")(h).astype(jnp.float32)

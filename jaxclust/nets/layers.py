@@ -1,5 +1,7 @@
 """Convolutions as PyTorch has them, since the papers' numbers come from it: paddings and initialisation."""
 
+from typing import Any
+
 from flax import linen as nn
 
 from jaxclust.nets.convolution import convolve
@@ -8,7 +10,7 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def conv(channels: int, size: int, stride: int = 1, **kwargs) -> nn.Conv:
+def conv(channels: int, size: int, stride: int = 1, **kwargs: Any) -> nn.Conv:
     """A convolution without bias, padded alike on both sides ("SAME" is not, at stride 2)."""
     padding = size // 2
     return nn.Conv(

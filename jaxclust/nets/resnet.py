@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -27,7 +28,7 @@ class Stem(nn.Module):
     conv: Callable[..., nn.Conv]
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         size, stride, pool = STEMS[self.kind]
         x = self.conv(self.width, size, stride, name="conv")(x)
         x = nn.relu(BatchNorm(name="bn")(x, train))
@@ -48,7 +49,8 @@ class Block(nn.Module):
     conv: Callable[..., nn.Conv]
 
     @nn.compact
-    def __call__(self, x, train: bool):  # [B, H, W, C] -> [B, H', W', C']
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:  # [B, H, W, C] -> [B, H', W', C']
+        layers: tuple[tuple[int, int, int], ...]
         if self.bottleneck:
             layers = (self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)
         else:
@@ -82,7 +84,7 @@ class ResNet(nn.Module):
         return 4 * last if self.depth == 50 else last
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Embeds images.
 
         Args:

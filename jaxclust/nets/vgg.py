@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -24,7 +25,7 @@ class ConvBlock(nn.Module):
     conv: Callable[..., nn.Conv]
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         return nn.relu(BatchNorm(name="bn")(self.conv(self.width, 3, name="conv")(x), train))
 
 
@@ -46,7 +47,7 @@ class VGG(nn.Module):
         return 2 * 2 * 8 * self.width
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Embeds images.
 
         Args:

@@ -11,7 +11,7 @@ import numpy as np
 from loky import cpu_count
 from PIL import Image
 
-from jaxclust.data.decode import Unusable
+from jaxclust.data.encodings import Unusable
 from jaxclust.data.originals import Originals
 from jaxclust.data.picture import picture
 

@@ -10,9 +10,9 @@ half is tested alone.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,11 @@ from jaxclust.views.sampling import sample_mmdc, sample_moco, sample_simclr
 View = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _are_numbers(value, *counts):
+def _are_numbers(value: Any, *counts: int) -> bool:
     """Whether `value` is a tuple of that many finite numbers."""
     return (
         isinstance(value, tuple | list)
@@ -48,7 +48,7 @@ def _are_numbers(value, *counts):
     )
 
 
-def _is_pixels(value):
+def _is_pixels(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -89,10 +89,11 @@ Sides = Annotated[
     ),
 ]
 
-_policies: dict[str, Callable[..., View]] = {}
+Policy = Callable[..., View]
+_policies: dict[str, Policy] = {}
 
 
-def policy(function):
+def policy(function: Policy) -> Policy:
     """Makes `function` a policy that a config can name."""
     _policies[function.__name__] = function
     return function
@@ -114,7 +115,7 @@ def make(policies: Mapping[str, Mapping], size: int) -> dict[str, View]:
     return {name: _build(f"views.{name}", config, size) for name, config in policies.items()}
 
 
-def _build(where, config, size):
+def _build(where: str, config: Any, size: int) -> View:
     if not hasattr(config, "keys") or "policy" not in config:
         raise ConfigError(f"missing {where}.policy, the name of a policy: {', '.join(_policies)}")
     settings = dict(config)
@@ -137,7 +138,7 @@ def _build(where, config, size):
 def plain(size: int) -> View:
     """The image resized to `size` x `size`, for evaluation and for methods that need an undistorted view."""
 
-    def view(image, key):
+    def view(image: jax.Array, key: jax.Array) -> jax.Array:
         del key
         height, width, _ = image.shape
         return interleave(crop_resize(to_planes(image), 0, 0, height, width, False, size))
@@ -156,7 +157,7 @@ def standardised(size: int, *, mean: Mean, std: Std) -> View:
 def centre_crop(size: int, *, crop: Pixels) -> View:
     """The central square of `crop` x `crop` pixels of the image, resized to `size` x `size`."""
 
-    def view(image, key):
+    def view(image: jax.Array, key: jax.Array) -> jax.Array:
         del key
         _check_fits("crop", crop, image.shape)
         top, left = (round((side - crop) / 2) for side in image.shape[:2])
@@ -185,7 +186,7 @@ def simclr(
       The view. What a zero switches off is not in its program, nor is colour for an image of one channel.
     """
 
-    def view(image, key):
+    def view(image: jax.Array, key: jax.Array) -> jax.Array:
         params = sample_simclr(key, image.shape[:2], area=area, flip=flip, strength=strength, grey=grey, blur=blur)
         planes = crop_resize(to_planes(image), *params.crop, params.flip, size)
         if strength:
@@ -219,7 +220,7 @@ def moco(size: int, *, area: Area, flip: Probability, jitter: Jitter, grey: Prob
       The view. What a zero switches off is not in its program, nor is colour for an image of one channel.
     """
 
-    def view(image, key):
+    def view(image: jax.Array, key: jax.Array) -> jax.Array:
         params = sample_moco(key, image.shape[:2], area=area, flip=flip, jitter=jitter, grey=grey)
         planes = crop_resize(to_planes(image), *params.crop, params.flip, size)  # colour knows no left and right
         if grey:
@@ -251,7 +252,7 @@ def mmdc(size: int, *, jitter: Jitter, grey: Probability, flip: Probability, tur
       The view. What a zero switches off is not in its program, nor is colour for an image of one channel.
     """
 
-    def view(image, key):
+    def view(image: jax.Array, key: jax.Array) -> jax.Array:
         _check_fits("crops", max(crops), image.shape)
         params = sample_mmdc(key, image.shape[:2], jitter=jitter, grey=grey, flip=flip, turn=turn, crops=crops)
         planes = to_planes(image)
@@ -267,7 +268,7 @@ def mmdc(size: int, *, jitter: Jitter, grey: Probability, flip: Probability, tur
     return view
 
 
-def _check_fits(setting, crop, shape):
+def _check_fits(setting: str, crop: int, shape: Sequence[int]) -> None:
     if crop > min(shape[:2]):
         raise ValueError(
             f"a crop of {crop} pixels does not fit in an image of {shape[0]} x {shape[1]}; "

@@ -31,7 +31,7 @@ def views_of(view: Callable[[jax.Array, jax.Array], jax.Array], images: jax.Arra
     if len(images) % devices or few * devices == len(images):
         return together(images, ids)
 
-    def in_turn(images, ids):
+    def in_turn(images: jax.Array, ids: jax.Array) -> jax.Array:
         # [turns, devices * few, ...]: the images of a device follow one another, and stay on it.
         parts = [_swapped(x.reshape(devices, -1, few, *x.shape[1:])) for x in (images, ids)]
         made = lax.map(lambda part: together(*part), parts)

@@ -8,11 +8,13 @@ planes are packed into one integer, as XLA evaluates the whole chain again for e
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+Scalar = jax.Array | float  # one number, perhaps traced
 Planes = tuple[jax.Array, ...]  # one f32[H, W] in [0, 1] per channel: three (RGB) or one (grey)
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601
@@ -33,7 +35,7 @@ class Jitter(NamedTuple):
     time: jax.Array  # f32[4], when each of the four happens, in the order above; the smallest is first
 
 
-def to_planes(image) -> Planes:
+def to_planes(image: jax.Array) -> Planes:
     """u8[H, W, C] -> Planes; a ValueError if C is neither 1 nor 3."""
     C = image.shape[-1]
     if C not in (1, 3):
@@ -41,7 +43,9 @@ def to_planes(image) -> Planes:
     return tuple(image[..., c].astype(jnp.float32) * (1 / 255) for c in range(C))
 
 
-def crop_resize(planes: Planes, top, left, height, width, flip, size) -> Planes:
+def crop_resize(
+    planes: Planes, top: Scalar, left: Scalar, height: Scalar, width: Scalar, flip: jax.Array | bool, size: int
+) -> Planes:
     """Cuts a rectangle out, resizes it (antialiased bilinear, as Pillow's) and maybe mirrors it left to right.
 
     Args:
@@ -58,7 +62,9 @@ def crop_resize(planes: Planes, top, left, height, width, flip, size) -> Planes:
     return _resample_rows(_transpose(_pack(columns)), *_taps(top, height, H, False, size))
 
 
-def _taps(start, length, extent, mirror, size):
+def _taps(
+    start: Scalar, length: Scalar, extent: int, mirror: jax.Array | bool, size: int
+) -> tuple[jax.Array, jax.Array]:
     """Which pixels of [start, start + length) make up each of `size` pixels, and their weights: [size, taps] each."""
     # Positions are whole numbers of 1 / (2 size) pixels. XLA may compute an index twice, for the gather and for the
     # weight, and round the two differently; a floor of floats could then pair a weight with the wrong pixel.
@@ -72,16 +78,16 @@ def _taps(start, length, extent, mirror, size):
     return start + jnp.clip(index, 0, length - 1), weight / weight.sum(1, keepdims=True)
 
 
-def _resample_rows(packed, index, weight):
+def _resample_rows(packed: jax.Array, index: jax.Array, weight: jax.Array) -> Planes:
     # Two or three taps as a rule; gathering those beats a dense matrix product by far, more so the larger the image.
     terms = [
         tuple(weight[:, k, None] * p for p in _unpack(jnp.take(packed, index[:, k], axis=0, mode="clip")))
         for k in range(index.shape[1])
     ]
-    return tuple(map(sum, zip(*terms)))
+    return tuple(sum(plane) for plane in zip(*terms))
 
 
-def rotate(planes: Planes, angle) -> Planes:
+def rotate(planes: Planes, angle: Scalar) -> Planes:
     """Turns counter-clockwise by `angle` degrees about the centre; nearest pixel, black outside, as Image.rotate."""
     H, W = planes[0].shape
     cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
@@ -93,18 +99,18 @@ def rotate(planes: Planes, angle) -> Planes:
     return _unpack(jnp.take(_pack(planes).ravel(), index, mode="fill", fill_value=0))
 
 
-def adjust_brightness(planes: Planes, factor) -> Planes:
+def adjust_brightness(planes: Planes, factor: Scalar) -> Planes:
     """Multiplies by `factor` >= 0, as ImageEnhance.Brightness."""
     return tuple(_smaller(factor * p, 1.0) for p in planes)
 
 
-def adjust_contrast(planes: Planes, factor) -> Planes:
+def adjust_contrast(planes: Planes, factor: Scalar) -> Planes:
     """Scales the distance to the mean of the grey image by `factor`, as ImageEnhance.Contrast."""
     offset = (1 - factor) * _mean_grey(_pack(planes))
     return tuple(_clip(factor * p + offset) for p in planes)
 
 
-def adjust_saturation(planes: Planes, factor) -> Planes:
+def adjust_saturation(planes: Planes, factor: Scalar) -> Planes:
     """Scales the distance to the grey image by `factor`, as ImageEnhance.Color; 0 is greyscale."""
     if len(planes) == 1:
         return planes
@@ -112,7 +118,7 @@ def adjust_saturation(planes: Planes, factor) -> Planes:
     return tuple(_clip(factor * p + offset) for p in planes)
 
 
-def hue_shift(planes: Planes, turn) -> Planes:
+def hue_shift(planes: Planes, turn: Scalar) -> Planes:
     """Shifts H by `turn` (1 is once around) at the same S and V of HSV.
 
     Each channel runs between min and max as a clipped triangle of H. With H counted in sixths of a turn from red and
@@ -129,7 +135,7 @@ def hue_shift(planes: Planes, turn) -> Planes:
     h = jnp.where(h < 0, h + 6 * chroma, h)
     h = jnp.where(h >= 6 * chroma, h - 6 * chroma, h)
 
-    def below_top(triangle):
+    def below_top(triangle: jax.Array) -> jax.Array:
         return top - _smaller(_larger(triangle, 0.0), chroma)
 
     return (
@@ -149,10 +155,10 @@ def colour_jitter(planes: Planes, params: Jitter) -> Planes:
     brightness, contrast, saturation, hue = params.time
     brightness_first = brightness < saturation
 
-    def due(value, *conditions, idle=1.0):
+    def due(value: jax.Array, *conditions: jax.Array, idle: float = 1.0) -> jax.Array:
         return jnp.where(jnp.stack(conditions).all(0), value, idle)
 
-    def half(packed, second):
+    def half(packed: jax.Array, second: jax.Array) -> tuple[jax.Array, None]:
         planes = _unpack(packed)
         planes = adjust_contrast(planes, due(params.contrast, second))
         here_b, here_s, here_h = ((time > contrast) == second for time in (brightness, saturation, hue))
@@ -169,13 +175,13 @@ def colour_jitter(planes: Planes, params: Jitter) -> Planes:
     return _unpack(jax.lax.scan(half, _pack(planes), jnp.array([False, True]))[0])
 
 
-def gaussian_blur(planes: Planes, sigma, radius) -> Planes:
+def gaussian_blur(planes: Planes, sigma: Scalar, radius: int) -> Planes:
     """Blurs with a Gaussian of `sigma` pixels cut off at `radius`, the edge pixels repeated; 0 changes nothing."""
     offsets = jnp.arange(-radius, radius + 1)
     weight = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
     weight = weight / weight.sum()
 
-    def blur(plane):
+    def blur(plane: jax.Array) -> jax.Array:
         # Shifted sums: on a CPU, XLA runs a convolution under vmap image by image, with a kernel each.
         H, W = plane.shape
         padded = jax.lax.optimization_barrier(jnp.pad(plane, radius, mode="edge"))
@@ -185,20 +191,20 @@ def gaussian_blur(planes: Planes, sigma, radius) -> Planes:
     return tuple(map(blur, planes))
 
 
-def _grey(planes):
-    return planes[0] if len(planes) == 1 else sum(weight * p for weight, p in zip(GREY, planes))
+def _grey(planes: Planes) -> jax.Array:
+    return planes[0] if len(planes) == 1 else sum(weight * p for weight, p in zip(GREY, planes))  # type: ignore[return-value]
 
 
 # jnp.maximum, jnp.minimum and jnp.clip pass NaN on, for which a CPU needs five instructions instead of one.
-def _larger(x, y):
+def _larger(x: jax.Array, y: Scalar) -> jax.Array:
     return jnp.where(x > y, x, y)
 
 
-def _smaller(x, y):
+def _smaller(x: jax.Array, y: Scalar) -> jax.Array:
     return jnp.where(x < y, x, y)
 
 
-def _clip(x):
+def _clip(x: jax.Array) -> jax.Array:
     return _smaller(_larger(x, 0.0), 1.0)
 
 
@@ -206,7 +212,7 @@ LEVELS = 4 * 255  # ten bits a channel, in steps of a quarter of an eight-bit le
 SHIFTS = (0, 10, 20)
 
 
-def _pack(planes):
+def _pack(planes: Planes) -> jax.Array:
     """Three planes in one i32[H, W] in memory; a single plane stays as it is."""
     if len(planes) == 1:
         return planes[0]
@@ -215,26 +221,26 @@ def _pack(planes):
     return jax.lax.optimization_barrier(r | g << 10 | b << 20)
 
 
-def _unpack(packed):
+def _unpack(packed: jax.Array) -> Planes:
     if packed.dtype != jnp.int32:
         return (packed,)
     return tuple((packed >> shift & 1023).astype(jnp.float32) * (1 / LEVELS) for shift in SHIFTS)
 
 
-def _transpose(packed):
+def _transpose(packed: jax.Array) -> jax.Array:
     # In memory, so that the gather that follows copies whole rows.
     return jax.lax.optimization_barrier(packed.T)
 
 
-def _mean_grey(packed):
+def _mean_grey(packed: jax.Array) -> jax.Array:
     if packed.dtype != jnp.int32:
         return jnp.mean(packed)
     # Sums of integers may be reordered, so a CPU vectorises them. Safe from overflow up to 1,400 pixels a side.
     sums = [jnp.sum(packed >> shift & 1023) for shift in SHIFTS]
-    return sum(weight * s for weight, s in zip(GREY, sums)) / (LEVELS * packed.size)
+    return sum(weight * s for weight, s in zip(GREY, sums)) / (LEVELS * packed.size)  # type: ignore[return-value]
 
 
-def interleave(planes):
+def interleave(planes: Planes) -> jax.Array:
     """Planes -> f32[H, W, C]."""
     packed = _pack(planes)[..., None]
     if len(planes) == 1:
@@ -242,7 +248,7 @@ def interleave(planes):
     return (packed >> jnp.array(SHIFTS) & 1023).astype(jnp.float32) * (1 / LEVELS)
 
 
-def standardise(image, mean, std):
+def standardise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """(image - mean) / std, with a number of each for every channel of f32[H, W, C]; a ValueError if it has others."""
     C = image.shape[-1]
     if not len(mean) == len(std) == C:

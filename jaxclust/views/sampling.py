@@ -1,6 +1,7 @@
 """The parameters of a random view, drawn from one key."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,9 @@ from jaxclust.views.operations import Crop, Jitter
 
 ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
 SIGMA = (0.1, 2.0)  # of the blur, in pixels
+Shape = tuple[int, ...]  # (H, W)
+Range = tuple[float, float]  # (low, high)
+Strengths = tuple[float, float, float, float]  # brightness, contrast, saturation, hue
 ATTEMPTS = 10  # crops drawn before falling back to the central one
 
 
@@ -39,7 +43,9 @@ class MmdcParams(NamedTuple):
 # Few calls of jax.random, each for several numbers: every call takes XLA a fifth of a second to compile.
 
 
-def sample_simclr(key, shape, *, area, flip, strength, grey, blur) -> SimclrParams:
+def sample_simclr(
+    key: jax.Array, shape: Shape, *, area: Range, flip: float, strength: float, grey: float, blur: float
+) -> SimclrParams:
     """Draws the parameters of one `simclr` view of an image of shape (H, W); the settings are `simclr`'s."""
     crop_key, jitter_key, key = jax.random.split(key, 3)
     spread = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
@@ -54,7 +60,9 @@ def sample_simclr(key, shape, *, area, flip, strength, grey, blur) -> SimclrPara
     )
 
 
-def sample_moco(key, shape, *, area, flip, jitter, grey) -> MocoParams:
+def sample_moco(
+    key: jax.Array, shape: Shape, *, area: Range, flip: float, jitter: Strengths, grey: float
+) -> MocoParams:
     """Draws the parameters of one `moco` view of an image of shape (H, W); the settings are `moco`'s."""
     crop_key, jitter_key, key = jax.random.split(key, 3)
     flips, greys = jax.random.uniform(key, (2,))
@@ -66,7 +74,9 @@ def sample_moco(key, shape, *, area, flip, jitter, grey) -> MocoParams:
     )
 
 
-def sample_mmdc(key, shape, *, turn, crops, jitter, grey, flip) -> MmdcParams:
+def sample_mmdc(
+    key: jax.Array, shape: Shape, *, turn: float, crops: Sequence[int], jitter: Strengths, grey: float, flip: float
+) -> MmdcParams:
     """Draws the parameters of one `mmdc` view of an image of shape (H, W); the settings are `mmdc`'s."""
     crop_key, jitter_key, key = jax.random.split(key, 3)
     greys, turns, flips = jax.random.uniform(key, (3,))
@@ -79,7 +89,7 @@ def sample_mmdc(key, shape, *, turn, crops, jitter, grey, flip) -> MmdcParams:
     )
 
 
-def sample_crop(key, shape, area) -> Crop:
+def sample_crop(key: jax.Array, shape: Shape, area: Range) -> Crop:
     """Draws a crop of random area and aspect, as torchvision's RandomResizedCrop does.
 
     Args:
@@ -109,7 +119,7 @@ def sample_crop(key, shape, area) -> Crop:
     return Crop(top, left, height, width)
 
 
-def sample_square(key, shape, sides) -> Crop:
+def sample_square(key: jax.Array, shape: Shape, sides: Sequence[int]) -> Crop:
     """Draws a square crop: its side is one of `sides`, in pixels, and its place anywhere in an image of (H, W)."""
     which, *place = jax.random.uniform(key, (3,))
     side = jnp.array(sides)[_up_to(len(sides) - 1, which)]
@@ -117,12 +127,14 @@ def sample_square(key, shape, sides) -> Crop:
     return Crop(top, left, side, side)
 
 
-def _up_to(most, uniform):
+def _up_to(most: jax.Array | int, uniform: jax.Array) -> jax.Array:
     """Whole numbers from 0 to `most`, equally likely, from uniform ones in [0, 1)."""
     return jnp.minimum(jnp.floor(uniform * (most + 1)).astype(jnp.int32), most)
 
 
-def sample_jitter(key, brightness, contrast, saturation, hue, p) -> Jitter:
+def sample_jitter(
+    key: jax.Array, brightness: float, contrast: float, saturation: float, hue: float, p: float
+) -> Jitter:
     """Draws a colour jitter that happens with probability `p`, and with 1 - p changes nothing.
 
     Args:
@@ -137,4 +149,4 @@ def sample_jitter(key, brightness, contrast, saturation, hue, p) -> Jitter:
     value_key, key = jax.random.split(key)
     values = jax.random.uniform(value_key, (4,), minval=low, maxval=nothing + spread)
     happens, *time = jax.random.uniform(key, (5,))
-    return Jitter(*jnp.where(happens < p, values, nothing), time=jnp.stack(time))
+    return Jitter._make((*jnp.where(happens < p, values, nothing), jnp.stack(time)))

@@ -149,7 +149,7 @@ def fill(file: File, trees: Sequence[PyTree], heads: bool) -> PyTree:
             f"give the config of the method that made {file.path}"
         )
     _check(file, {n: their_shape(leaf.shape) for n, leaf in zip(names, leaves) if n}, heads)
-    read = {name: file.read(name) for name in set(names) - {None}}
+    read = {name: file.read(name) for name in {*names} if name is not None}
     filled = [name and _ours(read[name], vgg) for name in names]
     return jax.tree.unflatten(jax.tree.structure(trees), filled)
 

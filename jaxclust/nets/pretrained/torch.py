@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +111,7 @@ def load(path: Path) -> Any:
         raise ConfigError(f"{path} is no whole PyTorch file ({printable(str(e))}); fetch it or save it again") from e
 
 
-def _tensor(storage: Storage, offset: int, shape: tuple, stride: tuple, *rest) -> Tensor:
+def _tensor(storage: Storage, offset: int, shape: tuple, stride: tuple, *rest: Any) -> Tensor:
     """Checked, so that reading it stays within its storage."""
     if not (isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) <= MAX_SIDES):
         raise Broken("a tensor is described wrongly")
@@ -172,7 +172,7 @@ def _unpickle(stream: Any, storage: Callable[[str, np.dtype, int], Storage]) -> 
 
 def _load_zip(memory: mmap.mmap) -> Any:
     try:
-        entries = {i.filename: i for i in zipfile.ZipFile(memory).infolist()}
+        entries = {i.filename: i for i in zipfile.ZipFile(cast(IO[bytes], memory)).infolist()}
     except Exception as e:  # zipfile has a dozen for what it cannot read
         raise Broken(f"its zip archive cannot be read: {e}") from e
     pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp
 from jaxclust.clusters import table
 from jaxclust.clusters.decisions import LONGEST, PARTS
 from jaxclust.clusters.journal import Changed
-from jaxclust.data.decode import Unusable, decode
+from jaxclust.data.decode import decode
+from jaxclust.data.encodings import Unusable
 from jaxclust.pages.browse import pictures, words
 from jaxclust.pages.browse.guard import Guard
 from jaxclust.pages.browse.library import ORDERS, Library, Now
@@ -233,19 +234,22 @@ class Requests:
         if self.embed is None:
             raise HTTPException(404, "this run cannot be searched with an image")
         content = await _body(request, MOST_UPLOAD)
-        return await run_in_threadpool(self._search, content)
+        return await run_in_threadpool(self._search, content, self.embed)
 
-    def _search(self, content: bytes) -> Response:
+    def _search(self, content: bytes, embed: Embed) -> Response:
         height, width, channels = self.library.images.shape[1:]
         image = decode(content, height if height == width else None, channels)
         if image.shape != (height, width, channels):
             raise Unusable(f"this run's images are {width} by {height} pixels, and this one is not")
         with self.embedding:
-            q, x, novel = self.embed(image)
+            q, x, novel = embed(image)
         now = self.library.now()
         place, sure = now.decided.assign(q, x)
-        about = {"group": [*now.names][int(place[0])], "confidence": float(sure[0])}
-        about["novel"] = None if novel is None else bool(novel[0])
+        about = {
+            "group": [*now.names][int(place[0])],
+            "confidence": float(sure[0]),
+            "novel": None if novel is None else bool(novel[0]),
+        }
         return _json({"version": now.version, **about, "neighbours": self._neighbours(now, x[0])})
 
     def table(self, request: Request) -> Response:
