@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from jaxclust.estimator import pickled
 from jaxclust.run.errors import ConfigError
 from jaxclust.run.files import expanded
 
@@ -200,8 +201,10 @@ class DeepCluster(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         return hasattr(self, "model_")
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        return state | {"_sorter": None} if "_sorter" in state else state  # compiled programs stay where they are
+        return pickled.packed(super().__getstate__())
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(pickled.unpacked(state))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,30 +1,33 @@
 """A model as one file: an .npz of plain arrays, in which nothing can be executed."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxclust import methods
 from jaxclust.clusters.decisions import Decisions
 from jaxclust.clusters.evaluate import Means
 from jaxclust.clusters.novelty import Known
-from jaxclust.inference.model import Model
+from jaxclust.inference.model import Model, first_space
 from jaxclust.run.errors import ConfigError
-from jaxclust.run.files import replacing
+from jaxclust.run.files import write_bytes
 
 FORMAT = 1
 TREES = ("params", "stats", "shown")
 
 
 def save(path: Path, model: Model, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Writes a file, atomically.
+    """Writes what `packed` makes to a file, atomically."""
+    write_bytes(path, packed(model, arrays, about))
+
+
+def packed(model: Model, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
+    """The content of a file.
 
     Args:
-      path: of the file.
       model: what is kept.
       arrays: what else is kept.
       about: what else is, as JSON can say it.
@@ -46,8 +49,9 @@ def save(path: Path, model: Model, arrays: Mapping[str, np.ndarray], about: Mapp
         "scale": model.means and model.means.scale,
         "about": about,
     }
-    with replacing(path) as partial, partial.open("wb") as f:
-        np.savez(f, about=np.frombuffer(json.dumps(said).encode(), np.uint8), **kept)
+    content = io.BytesIO()
+    np.savez(content, about=np.frombuffer(json.dumps(said).encode(), np.uint8), **kept)
+    return content.getvalue()
 
 
 def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
@@ -56,12 +60,25 @@ def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       ConfigError: it is no such file, or damaged.
     """
+    return unpacked(path, str(path))
+
+
+def unpacked(source: Path | bytes, name: str) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
+    """What `packed` was given.
+
+    Args:
+      source: its bytes, or the file that they are in.
+      name: of the source, for messages.
+
+    Raises:
+      ConfigError: it is nothing that `packed` has made, or damaged.
+    """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False) as content:
             arrays = dict(content)
         said = json.loads(arrays.pop("about").tobytes())
         if said["format"] != FORMAT:
-            raise ConfigError(f"{path} was saved by another version of jaxclust (format {said['format']})")
+            raise ConfigError(f"{name} was saved by another version of jaxclust (format {said['format']})")
         trees = {tree: _tree({k: v for k, v in _below(arrays, tree)}) for tree in TREES}
         known = dict(_below(arrays, "known"))
         step, clusters, entries = said["decided"]
@@ -71,8 +88,7 @@ def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
             shape=tuple(said["shape"]),
             key=arrays["key"],
             **trees,
-            # Files of jaxclust 0.1 do not say it.
-            space=said["space"] if "space" in said else methods.make(ConfigDict(said["settings"])).space,
+            space=said["space"] if "space" in said else first_space(said["settings"], trees, said["shape"]),
             decided=Decisions(step, clusters, tuple(entries)),
             means=Means(arrays["centres"], said["scale"]) if "centres" in arrays else None,
             known=Known(**known | {"threshold": float(known["threshold"])}) if known else None,
@@ -81,7 +97,7 @@ def load(path: Path) -> tuple[Model, dict[str, np.ndarray], dict[str, Any]]:
     except ConfigError:
         raise
     except Exception as e:  # whatever a damaged archive makes its reader say
-        raise ConfigError(f"{path} is no model that DeepCluster.save has written, or is damaged: {e}") from e
+        raise ConfigError(f"{name} is no model that DeepCluster.save has written, or is damaged: {e}") from e
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> list[tuple[str, np.ndarray]]:

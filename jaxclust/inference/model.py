@@ -115,9 +115,26 @@ def gather(
     )
 
 
+def first_space(cfg: Mapping[str, Any], trees: Mapping[str, PyTree], shape: Sequence[int]) -> str:
+    """The embedding in which jaxclust 0.1 measured: the first by the alphabet.
+
+    Args:
+      cfg: the config.
+      trees: `params`, `stats` and `shown` of a model.
+      shape: (H, W, C) of its run's images.
+    """
+    arrays = embed.Trained(np.zeros(2, np.uint32), **trees)
+    return min(_said(methods.make(ConfigDict(cfg)), arrays, cfg["data"]["size"], shape[-1]).embeddings)
+
+
 def _has_clusters(method: Method, arrays: embed.Trained, size: int, channels: int) -> bool:
+    return _said(method, arrays, size, channels).q is not None
+
+
+def _said(method: Method, arrays: embed.Trained, size: int, channels: int) -> Prediction:
+    """The shapes of what a method says of an image."""
     x = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
-    return jax.eval_shape(lambda arrays, x: embed.predict(method, arrays, x), arrays, x).q is not None
+    return jax.eval_shape(lambda arrays, x: embed.predict(method, arrays, x), arrays, x)
 
 
 class Sorter:
