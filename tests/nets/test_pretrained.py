@@ -9,7 +9,6 @@ import pickle
 import shutil
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import CONFIGS, config_of
+from fixtures.drawn import draw, weight
 from safetensors.numpy import save_file
 
 from jaxclust.commands.work.train import run_training
@@ -33,21 +33,6 @@ TORCH = np.load(FIXTURES / "torch.npz")
 SAVED = {"zip": FIXTURES / "torch_zip.pt", "stream": FIXTURES / "torch_stream.pt"}
 KINDS = sorted(key.partition("/")[2] for key in TORCH if key.startswith("kinds/"))
 CC = next(p for p in CONFIGS if p.stem == "cifar10_cc")
-
-
-def draw(name, shape):
-    """Uniform numbers of mean 0 and variance 1, as in make_torch.py."""
-    bits = np.random.Philox(zlib.crc32(name.encode())).random_raw(math.prod(shape)) >> np.uint64(11)
-    return ((bits / 2.0**53 - 0.5) * math.sqrt(12)).reshape(shape).astype(np.float32)
-
-
-def weight(name, shape):
-    """The tensor of this name, as in make_torch.py."""
-    if len(shape) > 1:
-        return draw(name, shape) / np.float32(math.sqrt(math.prod(shape[1:])))
-    if name.endswith(("weight", "var")):
-        return 1 + np.float32(0.2) * draw(name, shape)
-    return np.float32(0.2) * draw(name, shape) if shape else np.zeros(shape, np.int64)
 
 
 # Pickles, an instruction at a time.

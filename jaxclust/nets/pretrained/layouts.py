@@ -3,13 +3,14 @@
     cc          the released code of CC: `resnet.`, `instance_projector.`, `cluster_projector.`
     mmdc        that of MMDC: its ResNet-18 or VGG without a prefix, `top_layer.`, and mostly `rotnet_head.`
     resnet      torchvision's and timm's ResNet-18, 34 and 50, whose last layer `fc.` has no place here
+    lite        EfficientNet-Lite0 as efficientnet_lite_pytorch names it: `_conv_stem.`, `_blocks.`; without `_fc.`
 
-Backbones are torchvision's in all of them. A convolution's kernel is [out, in, H, W] there and [H, W, in, out] here, a
-linear layer's [out, in] and [in, out].
+Backbones are torchvision's in all but the last. A convolution's kernel is [out, in, H, W] there and [H, W, in, out]
+here, a linear layer's [out, in] and [in, out].
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import safetensors
 
+from jaxclust.nets.efficientnet import STAGES
 from jaxclust.nets.pretrained import torch
 from jaxclust.run.errors import ConfigError
 from jaxclust.run.pickles import Broken, printable
@@ -25,7 +27,28 @@ from jaxclust.types import PyTree
 NESTS = ("net", "model_state_dict", "state_dict", "model")  # where in a checkpoint the weights may be
 UNUSED = "num_batches_tracked"  # torch counts batches, and no one reads it
 THEIR_AXES, OUR_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}, {4: (2, 3, 1, 0), 2: (1, 0)}  # by how many there are
-BACKBONE = re.compile(r"stem|stage\d_block\d+|block\d")  # where a path enters a backbone, see `nets`
+BACKBONE = re.compile(r"stem|stage\d(_block\d+)?|block\d")  # where a path enters a backbone, see `nets`
+
+
+def _torchvision(layer: str) -> str:
+    """stage2_block1/shortcut_bn -> layer2.0.downsample.1"""
+    layer = re.sub(r"^stem/(conv|bn)", r"\g<1>1", layer)
+    layer = re.sub(r"^stage(\d)_block(\d+)/", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.", layer)
+    layer = layer.replace("shortcut_conv", "downsample.0").replace("shortcut_bn", "downsample.1")
+    # In the VGG each convolution is followed by its normalisation, a ReLU and a pool.
+    return re.sub(r"^block(\d)/(conv|bn)", lambda m: f"features.{4 * (int(m[1]) - 1) + (m[2] == 'bn')}", layer)
+
+
+LITE_BLOCKS = [f"stage{i}_block{j + 1}" for i, stage in enumerate(STAGES, 1) for j in range(stage.blocks)]
+LITE_LAYERS = {"stem/conv": "_conv_stem", "stem/bn": "_bn0", "stage8/conv": "_conv_head", "stage8/bn": "_bn1"}
+LITE_LAYERS |= {
+    f"{block}/{ours}": f"_blocks.{i}._{theirs}"
+    for i, block in enumerate(LITE_BLOCKS)
+    for ours, theirs in (
+        *((f"{name}_conv", f"{name}_conv") for name in ("expand", "depthwise", "project")),
+        *((f"{name}_bn", f"bn{n}") for n, name in enumerate(("expand", "depthwise", "project"))),
+    )
+}
 
 
 class Layout(NamedTuple):
@@ -33,6 +56,7 @@ class Layout(NamedTuple):
     prefix: str  # of the backbone's names
     heads: Mapping[str, str]  # our layer: theirs
     dropped: tuple[str, ...] = ()  # what else is there, and is of no use
+    backbone: Callable[[str], str | None] = _torchvision  # our layer -> theirs
 
 
 CC = Layout(
@@ -48,6 +72,7 @@ CC = Layout(
 MMDC = Layout("MMDC", "", {"output": "top_layer", "rotation": "rotnet_head"})
 OWN = Layout("jaxclust", "", {})
 RESNET = Layout("a ResNet", "", {}, ("fc.",))
+LITE = Layout("EfficientNet-Lite0", "", {}, ("_fc.",), LITE_LAYERS.get)
 
 
 class File:
@@ -118,9 +143,11 @@ def _find(path: Path, names: Iterable[str]) -> Layout:
         return MMDC
     if "conv1.weight" in names and any(name.startswith("layer1.0.") for name in names):
         return RESNET
+    if "_conv_stem.weight" in names:
+        return LITE
     raise ConfigError(
         f"{path} is of no network that is known, by its tensors {listed(names)}; known are the checkpoints of CC and "
-        f"MMDC, and torchvision's and timm's ResNets"
+        f"MMDC, torchvision's and timm's ResNets, and EfficientNet-Lite0"
     )
 
 
@@ -174,12 +201,8 @@ def theirs(path: str, layout: Layout) -> str | None:
     leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf)
     if not BACKBONE.match(layer):
         return f"{layout.heads[layer]}.{leaf}" if layer in layout.heads else None
-    layer = re.sub(r"^stem/(conv|bn)", r"\g<1>1", layer)
-    layer = re.sub(r"^stage(\d)_block(\d+)/", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.", layer)
-    layer = layer.replace("shortcut_conv", "downsample.0").replace("shortcut_bn", "downsample.1")
-    # In the VGG each convolution is followed by its normalisation, a ReLU and a pool.
-    layer = re.sub(r"^block(\d)/(conv|bn)", lambda m: f"features.{4 * (int(m[1]) - 1) + (m[2] == 'bn')}", layer)
-    return f"{layout.prefix}{layer}.{leaf}"
+    named = layout.backbone(layer)
+    return named and f"{layout.prefix}{named}.{leaf}"
 
 
 def their_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
