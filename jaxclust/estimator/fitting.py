@@ -75,8 +75,10 @@ def fit(estimator: E, X: "Pictures") -> E:
     if found.listing.names:  # the cache has filled the gaps that bad files left
         row = {name: row for row, name in enumerate(found.listing.names)}
         rows = [row[name] for name in named or ()]
-        if inputs.is_path(X):
-            estimator.files_ = found.listing.names
+    if hasattr(estimator, "files_"):  # of what was fitted before
+        del estimator.files_
+    if found.listing.names and inputs.is_path(X):
+        estimator.files_ = found.listing.names
     estimator.labels_ = _spread(said, rows, found.listing.count, -1)[index]
     if bad := found.listing.count - len(rows):
         logger.warning("%d of %d files cannot be used; their label is -1", bad, found.listing.count)

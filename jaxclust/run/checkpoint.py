@@ -6,6 +6,7 @@ does not notice is data that changed on the disk; so a digest of every array lie
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import logging
 import os
@@ -27,6 +28,8 @@ from jaxclust.types import State
 
 logger = logging.getLogger(__name__)
 
+# What a system says that does not give a file, whose bytes nobody has seen then.
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES)
 MAIN = "main"  # the optimizer of a config that names none
 
 
@@ -126,7 +129,7 @@ class Checkpoints:
         """Reads the checkpoint of `step`, or the newest that is whole.
 
         A damaged one is reported and, where these are open for writing, moved to `workdir/damaged`, so that
-        its step can be saved again.
+        its step can be saved again. One that a disk or a file server does not give is not damaged, and stays.
 
         Args:
           like: a state of the same shapes and dtypes, on the devices where the restored one shall lie. Its
@@ -135,6 +138,7 @@ class Checkpoints:
 
         Raises:
           ConfigError: there is no such checkpoint, or none that is whole.
+          RunError: the system, not its bytes, keeps a process from reading the newest.
         """
         if not self.steps:
             raise ConfigError(f"there is no checkpoint in {self._folder}; train first")
@@ -159,7 +163,7 @@ class Checkpoints:
 
     def _read(self, step: int, like: State) -> tuple[State | None, str]:
         """A checkpoint's arrays, and what is wrong with them in the eyes of any process."""
-        state, problem = None, ""
+        state, problem, passing = None, "", False
         try:
             for path in (self._folder / str(step)).rglob("*"):
                 if not (path.is_file() or path.is_dir()):  # a pipe would be waited for
@@ -177,8 +181,18 @@ class Checkpoints:
             raise
         except Exception as e:  # whatever a damaged file makes its parser say
             problem = (str(e) or type(e).__name__).strip().splitlines()[0][:200]
-        if jax.process_count() > 1 and multihost_utils.process_allgather(np.array(bool(problem))).any():
+            passing = isinstance(e, MemoryError) or any(os.strerror(number) in str(e) for number in PASSING)
+        worst = np.array([bool(problem), passing])
+        if jax.process_count() > 1:
+            worst = multihost_utils.process_allgather(worst).any(axis=0)
+        if worst.any():
             problem = problem or "another process cannot read it"
+        if worst[1]:
+            raise RunError(
+                f"the checkpoint of step {step} in {self._folder} cannot be read now ({problem}), which need not be a "
+                f"fault of it, so it stays; give the same command again, or, where that does not help, move "
+                f"{self._folder / str(step)} away: the one before it is then used"
+            )
         return state, problem
 
     def _has_bare_optimizer(self, step: int, like: State) -> bool:

@@ -72,9 +72,11 @@ class Log:
             self._file = open(path, "a", encoding="utf-8", opener=in_place)  # noqa: SIM115
             (workdir / TENSORBOARD).mkdir(exist_ok=True)
             # Its SummaryWriter writes in a thread, which a full disk ends; then the run would wait for it for ever.
-            self._board = EventsWriter(str(workdir / TENSORBOARD / "events"), f".{os.getpid()}.{step}")
-            # TensorBoard then forgets what an earlier run wrote of later steps.
-            self._board.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+            # TensorBoard reads the files in the order of their names, which have the time in them; but clocks go back.
+            start = f"start.{len(os.listdir(workdir / TENSORBOARD)):06d}"
+            self._board = EventsWriter(str(workdir / TENSORBOARD / start), f".{os.getpid()}.{step}")
+            # It then forgets what an earlier start wrote from this step on.
+            self._board.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
         # In a notebook, too, a line may be written over.
         self._tty = write and bar and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self._bar = tqdm(

@@ -217,6 +217,7 @@ def test_files_are_images_and_those_that_are_none_are_marked(fitted, tmp_path):
     assert np.flatnonzero(one.labels_ == -1).tolist() == [4]
     assert one.labels_.tolist() == one.predict(tmp_path).tolist()
     assert one.predict(files)[30] == one.labels_[0]
+    assert not hasattr(one.fit(DIGITS[:30]), "files_")
 
 
 MODES = ("evaluate", "report", "suggest-k --k=2:3", "export", "probe", "predict --images=pictures")

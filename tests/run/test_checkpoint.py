@@ -1,6 +1,7 @@
 """A checkpoint that changed on the disk is noticed, and a full disk costs no earlier one."""
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -125,6 +126,26 @@ def test_reading_moves_nothing_and_a_step_that_was_asked_for_has_no_stand_in(run
         with pytest.raises(ConfigError, match=r"of step 3: .*give another --step of 1, 2, 3"):
             checkpoints.restore(state(0), step=3)
         assert checkpoints.steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        ValueError("INTERNAL: Error reading local file: [OS error 116: ESTALE Stale file handle]"),  # TensorStore's
+        MemoryError(),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_what_a_disk_does_not_give_is_not_damaged_and_no_older_one_takes_its_place(error, run, monkeypatch):
+    with Checkpoints(run, keep=5) as checkpoints:
+        with monkeypatch.context() as m:
+            m.setattr(checkpoints._manager, "restore", lambda *_, **__: (_ for _ in ()).throw(error))
+            with pytest.raises(RunError, match=r"of step 3 .* cannot be read now .* it stays; give"):
+                checkpoints.restore(state(0))
+        assert checkpoints.steps == [1, 2, 3]
+        assert int(checkpoints.restore(state(0)).step) == 3
+    assert not (run / "damaged").exists()
 
 
 def test_where_none_is_whole_all_stay_where_they_are(run):
