@@ -133,10 +133,10 @@ def _folder(s: Settings, split: str) -> Source:
             f"there is no folder, archive, array or list of images at {path}; give --config.data.dir=PHOTOS"
         )
     if path.suffix.lower() in arrays.SUFFIXES and not path.is_dir():
-        images, labels = arrays.read(path, s.labels)
+        images, labels, classes = arrays.read(path, s.labels)
         if images.dtype == np.uint8 and (not s.stored or images.shape[1:3] == (s.stored, s.stored)):
-            return Source(images, labels)
-        return cached(s, arrays.listing(path, images, labels, s.stored or None))
+            return Source(images, labels, classes=classes)
+        return cached(s, arrays.listing(path, images, labels, s.stored or None))._replace(classes=classes)
     if lists.is_list(path):
         return _listed(s, path)
     if s.labels not in ("", "folders"):

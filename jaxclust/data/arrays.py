@@ -14,12 +14,14 @@ from jaxclust.run.errors import ConfigError, hint
 SUFFIXES = (".npy", ".npz")
 
 
-def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images [N, H, W, C], memory-mapped where the file allows it, and their labels i32[N].
+def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The images [N, H, W, C], memory-mapped where the file allows it, their labels i32[N], and what these are called.
 
     Args:
       path: a .npy or .npz file with one array of three or four axes, [N, H, W] or [N, H, W, C].
-      labels: the name of the array that holds the labels, or "" for none.
+      labels: the name of the array that holds the labels, [N] or [N, 1], or "" for none. Whole numbers, as floats, too,
+        stay as they are and have no names, where 32 bits hold them; larger ones, words and truth values are numbered
+        in their order.
 
     Raises:
       ConfigError: the file is missing or damaged, or its arrays are not what they should be.
@@ -48,15 +50,29 @@ def read(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray | None]:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise ConfigError(f"the images in {path} are {images.dtype}; give uint8, or floats in [0, 1]")
     if not labels:
-        return images, None
+        return images, None, ()
     if labels not in arrays:
         raise ConfigError(
             f"data.labels is {labels!r}, but {path} has no such array{hint(labels, filter(None, arrays))}"
         )
     y = arrays[labels]
-    if y.shape != (len(images),) or not np.issubdtype(y.dtype, np.integer):
-        raise ConfigError(f"the labels {labels!r} in {path} are {y.dtype} {y.shape}; give {len(images)} whole numbers")
-    return images, y.astype(np.int32)
+    if y.shape not in ((len(images),), (len(images), 1)) or not (y.dtype.kind in "iubU" or _whole(y)):
+        said = f"the labels {labels!r} in {path} are {y.dtype} {y.shape}"
+        raise ConfigError(f"{said}; give {len(images)} whole numbers or words")
+    return images, *_numbered(y.ravel())
+
+
+def _whole(y: np.ndarray) -> bool:
+    return y.dtype.kind == "f" and bool((np.abs(y) < 2**53).all()) and bool((y == np.round(y)).all())
+
+
+def _numbered(y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of any kind as i32[N], and the names of those that had to be numbered."""
+    of_32_bits = np.iinfo(np.int32)
+    if y.dtype.kind in "iuf" and of_32_bits.min <= y.min() and y.max() <= of_32_bits.max:
+        return y.astype(np.int32), ()
+    classes, number = np.unique(y, return_inverse=True)
+    return number.astype(np.int32), tuple(map(str, classes.astype(np.int64) if y.dtype.kind == "f" else classes))
 
 
 def listing(path: Path, images: np.ndarray, labels: np.ndarray | None, side: int | None) -> Listing:

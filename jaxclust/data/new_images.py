@@ -60,7 +60,7 @@ def find(path: Path, shape: tuple[int, int, int], size: int) -> Images:
     if path.is_dir() or folder.is_archive(path):
         return _shaped(folder.listing(path, _side(shape, size)), shape)
     if path.suffix.lower() in arrays.SUFFIXES:
-        images, _ = arrays.read(path, "")
+        images, *_ = arrays.read(path, "")
         status = path.stat()
         key = f"array-{_digest([path.name, status.st_size, status.st_mtime_ns, glance([path])])}"
         if isinstance(images, np.memmap):  # mapped anew each time: what was read of a mapping stays in memory

@@ -167,6 +167,28 @@ def test_arrays_are_read(kind, channels, tmp_path):
     assert load(tmp_path / "x.npy", stored=6).images.shape == (30, 6, 6, channels or 1)
 
 
+FEW = [2**40 + 3, 7, 2**40 + 3, 2**32 + 7]  # of which 32 bits make 3, 7, 3 and 7
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "classes"),
+    [
+        (np.array(FEW), [2, 0, 2, 1], ("7", str(2**32 + 7), str(2**40 + 3))),
+        (np.array(["cat", "ant", "cat", "bee"]), [2, 0, 2, 1], ("ant", "bee", "cat")),
+        (np.array([True, False, True, True]), [1, 0, 1, 1], ("False", "True")),
+        (np.array([[3.0], [-1], [3], [5]]), [3, -1, 3, 5], ()),
+        (np.array([[3], [1], [3], [5]], np.uint64), [3, 1, 3, 5], ()),
+    ],
+    ids=lambda of: str(of.dtype) if isinstance(of, np.ndarray) else "",
+)
+def test_labels_of_any_kind_tell_apart_what_they_told_apart(labels, wanted, classes, tmp_path):
+    for kind in (np.uint8, np.float32):  # as they are, and by way of the cache
+        np.savez(tmp_path / "x.npz", x=(DIGITS[:4] / 255).astype(kind), y=labels)
+        source = load(tmp_path / "x.npz", labels="y")
+        assert source.labels.dtype == np.int32
+        assert (source.labels.tolist(), source.classes) == (wanted, classes)
+
+
 def test_an_array_of_bytes_is_mapped_and_not_copied(tmp_path):
     np.save(tmp_path / "x.npy", DIGITS)
     assert isinstance(load(tmp_path / "x.npy").images.base, np.memmap)
@@ -181,7 +203,10 @@ def test_an_array_of_bytes_is_mapped_and_not_copied(tmp_path):
         ({"x": DIGITS[:5, None]}, "", "the last axis must be 1"),
         ({"x": DIGITS[:5].astype(int)}, "", "give uint8, or floats"),
         ({"x": DIGITS[:5]}, "y", "has no such array"),
-        ({"x": DIGITS[:5], "y": LABELS[:4]}, "y", "give 5 whole numbers"),
+        ({"x": DIGITS[:5], "y": LABELS[:4]}, "y", "give 5 whole numbers or words"),
+        ({"x": DIGITS[:5], "y": np.eye(5)}, "y", "give 5 whole numbers"),
+        ({"x": DIGITS[:5], "y": np.full(5, 0.5)}, "y", "give 5 whole numbers"),
+        ({"x": DIGITS[:5], "y": np.full(5, np.nan)}, "y", "give 5 whole numbers"),
         ({"x": np.array([{}])}, "", "cannot be read"),
     ],
 )
