@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, Preservat
 from jaxclust.run.errors import ConfigError, RunError
 from jaxclust.run.files import FULL, read_json
 from jaxclust.run.schema import option
-from jaxclust.run.workdir import CHECKPOINTS, DAMAGED, DECISIONS
+from jaxclust.run.workdir import CHECKPOINTS, DAMAGED, DECISIONS, FORMAT
 from jaxclust.types import State
 
 logger = logging.getLogger(__name__)
@@ -168,15 +168,15 @@ class Checkpoints:
             for path in (self._folder / str(step)).rglob("*"):
                 if not (path.is_file() or path.is_dir()):  # a pipe would be waited for
                     raise ValueError(f"{path.name} is no file")
-            bare = self._has_bare_optimizer(step, like)
-            like = like.replace(opt=like.opt[MAIN]) if bare else like
-            parts = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
+            written = self._format(step, like)
+            older = ocp.args.StandardRestore(as_written(like, written))
+            parts = ocp.args.Composite(state=older, digest=ocp.args.JsonRestore())
             read = self._manager.restore(step, args=parts)
             state = read["state"]
             changed = [name for name, value in digest(state).items() if read["digest"].get(name) != value]
             if changed:
                 problem = f"{changed[0]} is not what was saved"
-            state = state.replace(opt={MAIN: state.opt}) if bare else state
+            state = _upgraded(state, written)
         except jax.errors.JaxRuntimeError:  # of the devices, not of the files
             raise
         except Exception as e:  # whatever a damaged file makes its parser say
@@ -195,12 +195,12 @@ class Checkpoints:
             )
         return state, problem
 
-    def _has_bare_optimizer(self, step: int, like: State) -> bool:
-        """Whether the checkpoint is of format 1, which has the state of the one optimizer under no name."""
+    def _format(self, step: int, like: State) -> int:
+        """The format that a checkpoint is of; a run that was gone on with may have some of several."""
         if set(like.opt) != {MAIN}:
-            return False
+            return FORMAT
         saved = ocp.PyTreeCheckpointer().metadata(self._plain / str(step) / "state").item_metadata.tree
-        return not (isinstance(saved["opt"], dict) and MAIN in saved["opt"])
+        return FORMAT if isinstance(saved["opt"], dict) and MAIN in saved["opt"] else 1
 
     def _report(self, damaged: dict[int, str], used: int) -> None:
         for step, problem in damaged.items():
@@ -213,6 +213,16 @@ class Checkpoints:
         if damaged and self._aside:
             multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
             self._manager.reload()
+
+
+def as_written(like: State, number: int) -> State:
+    """A state of today as checkpoints of format `number` have it: the first has its only optimizer under no name."""
+    return like.replace(opt=like.opt[MAIN]) if number < 2 else like
+
+
+def _upgraded(state: State, number: int) -> State:
+    """A state that was read as format `number` has it, as it is today."""
+    return state.replace(opt={MAIN: state.opt}) if number < 2 else state
 
 
 def digest(arrays: State) -> dict[str, str]:

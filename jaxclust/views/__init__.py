@@ -99,6 +99,17 @@ def policy(function: Policy) -> Policy:
     return function
 
 
+def known() -> list[str]:
+    """The names of the policies there are."""
+    return [*_policies]
+
+
+def options(name: str) -> dict[str, inspect.Parameter]:
+    """The settings of the policy `name`."""
+    arguments = inspect.signature(_policies[name]).parameters
+    return {key: argument for key, argument in arguments.items() if argument.kind is argument.KEYWORD_ONLY}
+
+
 def make(policies: Mapping[str, Mapping], size: int) -> dict[str, View]:
     """Builds the views that a config describes.
 
@@ -122,14 +133,11 @@ def _build(where: str, config: Any, size: int) -> View:
     name = settings.pop("policy")
     if name not in tuple(_policies):
         raise ConfigError(f"{where}.policy is {name!r}{hint(str(name), _policies)}")
-    kinds = {
-        key: argument.annotation
-        for key, argument in inspect.signature(_policies[name]).parameters.items()
-        if argument.kind is argument.KEYWORD_ONLY
-    }
-    check_names(where, config, ["policy", *kinds], ())
+    arguments = options(name)
+    optional = [key for key, argument in arguments.items() if argument.default is not argument.empty]
+    check_names(where, config, ["policy", *arguments], optional)
     for key, value in settings.items():
-        (check,) = kinds[key].__metadata__
+        (check,) = arguments[key].annotation.__metadata__
         check.of(f"{where}.{key}", value)
     return _policies[name](size, **settings)
 
