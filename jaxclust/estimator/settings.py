@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from sklearn.utils import check_random_state
 
 from jaxclust import methods
-from jaxclust.run import config
+from jaxclust.run import config, sharding
 from jaxclust.run.errors import ConfigError, hint
 from jaxclust.run.files import expanded
 from jaxclust.training import configs
@@ -97,7 +97,7 @@ def fitted(cfg: ConfigDict, params: Mapping[str, Any], shape: tuple[int, int, in
       shape: [N, H, W, C] of the images.
     """
     images, *sides, channels = shape
-    said, devices = config.flatten(params["settings"] or {}), jax.device_count()
+    said, devices = config.flatten(params["settings"] or {}), len(sharding.devices())
     grouped = "group" in cfg.method and "method.group" not in said  # within which MMDC shares out its targets
     if params["batch_size"] is None and "train.batch_size" not in said and cfg.train.batch_size > images:
         unit = devices

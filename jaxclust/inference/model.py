@@ -149,7 +149,8 @@ class Sorter:
         self.model, self.groups = model, model.decided.groups()
         self.batch_size = settings(evaluate.Settings, cfg.eval, "eval").batch_size
         self._numbers = np.array([*self.groups])
-        self._mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
+        own = [device for device in sharding.devices() if device.process_index == jax.process_index()]
+        self._mesh = jax.sharding.Mesh(np.array(own), ("data",))
         self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
         self._over = sharding.batched(self._mesh)
         method = methods.make(cfg)

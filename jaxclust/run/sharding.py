@@ -9,14 +9,14 @@ from jaxclust.run.errors import ConfigError
 from jaxclust.types import Array
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
-    """A one-dimensional mesh over all devices of all processes, or over the first `devices` of them.
+def devices() -> list[jax.Device]:
+    """The devices of all processes. Whoever may be the first to ask for them asks here, as JAX ends in tracebacks.
 
     Raises:
       ConfigError: JAX is told to use devices that it cannot use.
     """
     try:
-        found = jax.devices()
+        return jax.devices()
     except (RuntimeError, AssertionError) as e:
         asked = jax.config.jax_platforms  # type: ignore[attr-defined]
         if not asked:
@@ -26,7 +26,15 @@ def make_mesh(devices: int | None = None) -> Mesh:
             f"JAX_PLATFORMS is {asked!r}, which JAX cannot use here{why}; unset it for the devices that there are, and "
             f"for GPUs install jaxclust[cuda12] or jaxclust[cuda13]"
         ) from e
-    return Mesh(np.asarray(found[:devices]), ("data",))
+
+
+def make_mesh(first: int | None = None) -> Mesh:
+    """A one-dimensional mesh over all devices of all processes, or over the first so many of them.
+
+    Raises:
+      ConfigError: see `devices`.
+    """
+    return Mesh(np.asarray(devices()[:first]), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

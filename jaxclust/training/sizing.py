@@ -7,10 +7,9 @@ keeps what was chosen in its config.json, so it goes on with the same on any mac
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
-from jaxclust.run import config
+from jaxclust.run import config, sharding
 from jaxclust.run.errors import ConfigError
 
 
@@ -30,7 +29,7 @@ SHORT_RUN = 10_000  # steps, below which larger ones are taken
 
 
 def _device() -> Sizes:
-    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    return CPU if sharding.devices()[0].platform == "cpu" else ACCELERATOR
 
 
 def _crop(cfg: ConfigDict) -> int:
@@ -42,7 +41,7 @@ def _batch_size(cfg: ConfigDict, images: int) -> int:
     """At least four steps an epoch and four images for each cluster, where there are as many images."""
     usable = int(images * (1 - cfg.data.max_bad))
     wanted = max(min(BATCH, usable // 4), min(4 * cfg.clusters, BATCH), 2 * cfg.clusters, 32)
-    unit = jax.device_count() * cfg.train.accumulate
+    unit = len(sharding.devices()) * cfg.train.accumulate
     return max(min(wanted, usable) // unit, 1) * unit
 
 

@@ -66,6 +66,26 @@ def test_devices_that_there_are_not_are_named(platforms):
     assert f"{platforms!r}, which JAX cannot use here" in last
 
 
+def test_the_command_and_the_estimator_name_devices_that_there_are_not(tmp_path):
+    code = f"""
+import numpy as np
+from jaxclust import DeepCluster
+from jaxclust.main import cli
+print(cli(["--config=folder.py", "--config.data.dir={tmp_path}", "--workdir={tmp_path}/run"]))
+try:
+    DeepCluster().fit(np.zeros((4, 8, 8, 3), np.uint8))
+except ValueError as e:
+    print(e)
+"""
+    env = environment() | {"JAX_PLATFORMS": "cuda"}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    named = "JAX_PLATFORMS is 'cuda', which JAX cannot use here"
+    assert said.stderr.startswith(f"jaxclust: {named}"), said.stderr
+    assert said.stderr.count("\n") == 1
+    assert said.stdout.startswith(f"2\n{named}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_error_of_devices_that_nobody_asked_for_is_shown_as_it_is(monkeypatch):
     def broken():
         raise RuntimeError("the driver is too old")

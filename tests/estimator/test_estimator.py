@@ -434,3 +434,13 @@ def test_a_users_types_are_checked(tmp_path):
     assert "ndarray" in said[0]
     assert 'Revealed type is "jaxclust.estimator.DeepCluster"' in said[1]
     assert [line.partition(": error: ")[0] for line in said[2:-1]] == ["script.py:5", "script.py:6"], said
+
+
+def test_what_was_saved_names_devices_that_there_are_not(fitted, tmp_path, monkeypatch):
+    def broken():
+        raise AssertionError
+
+    fitted[0].save(tmp_path / "model.npz")
+    monkeypatch.setattr(jax, "devices", broken)
+    with pytest.raises(ConfigError, match=r"JAX_PLATFORMS is 'cpu', which JAX cannot use here; unset it"):
+        jaxclust.load(tmp_path / "model.npz")

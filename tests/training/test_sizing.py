@@ -1,11 +1,13 @@
 """What a config leaves open is chosen for the images that there are, and every choice makes a run."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 from conftest import METHODS, ROOT, SMALL
 
 from jaxclust.commands.work.train import run_training
-from jaxclust.run import config
+from jaxclust.run import config, sharding
 from jaxclust.run.errors import ConfigError
 from jaxclust.training import build, configs, sizing
 
@@ -23,7 +25,7 @@ def sized(images: int, method: str = "cc", devices: int = 8, **given):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("images", [20, 37, 100, 256, 1000, 3554, 50_000, 2_000_000])
 def test_any_number_of_images_gets_a_run(method, images, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(sharding, "devices", lambda: jax.devices()[:1])
     cfg = sized(images, method)
     assert 1 <= cfg.train.batch_size <= min(images, 256)
     assert images < 128 or images // cfg.train.batch_size >= 3
@@ -34,8 +36,7 @@ def test_any_number_of_images_gets_a_run(method, images, monkeypatch):
 
 
 def test_a_gpu_gets_more(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    monkeypatch.setattr(sharding, "devices", lambda: [SimpleNamespace(platform="gpu")] * 3)
     cfg = sized(50_000)
     assert (cfg.data.size, cfg.net.width, cfg.train.epochs, cfg.optim.lr) == (96, 64, 300, 3e-4)
     assert cfg.train.batch_size == 255
